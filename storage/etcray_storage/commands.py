@@ -1,0 +1,94 @@
+"""What travels from a gateway into the log, and the answer that comes back.
+
+A gateway gathers client requests into a `Batch`; the leader puts the batches that arrived since its
+last proposal into one log entry's `Payload`, without decoding them. So the costs of consensus are
+paid once for many requests, and a request is decoded once by each member, when it is applied.
+
+Exactly once: a batch is named by (session, sequence). The state machine remembers the answers of a
+session's batches until the gateway says, in `Batch.acknowledged`, that it has received them. A batch
+that arrives again gets the remembered answer and changes nothing. A session must be opened (sequence
+0, no commands) before it is used; a batch of an unknown session is refused as a whole, because nobody
+can tell any more whether it was applied before.
+
+Everything here is decoded from bytes that came over the network: a malformed one raises
+`msgspec.DecodeError`, which a gateway or a leader answers as an error *before* it enters the log.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import msgspec
+
+
+class CommandKind(IntEnum):
+    """Which request message a command's bytes hold."""
+
+    PUT = 1
+    DELETE_RANGE = 2
+    TXN = 3
+    COMPACT = 4
+    ALARM = 5
+
+
+class Batch(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Commands of one gateway, applied one after the other in this order, each atomic on its own."""
+
+    session: int
+    """Chosen at random by the gateway when it starts; 64 bits."""
+    sequence: int
+    """0 opens the session; then 1, 2, 3 ... in the order in which the gateway made the batches.
+    They may arrive, and be applied, in another order."""
+    acknowledged: int
+    """Every batch up to this sequence is answered: its answer may be forgotten."""
+    kinds: bytes
+    """One `CommandKind` a command."""
+    requests: list[bytes]
+    """etcd's own request messages, one a command, validated by the gateway."""
+
+
+class Payload(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The data of one log entry."""
+
+    time_ms: int
+    """The leader's wall clock in milliseconds since 1970, made monotonic at append."""
+    batches: list[bytes]
+    """Encoded `Batch`es."""
+
+
+class BatchAnswer(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The answers to one batch: three lists of the same length as its commands."""
+
+    session: int
+    sequence: int
+    revisions: list[int]
+    """The store's revision after each command: what the response header says."""
+    errors: list[int]
+    """0, or the number of an `errors.EtcdError`."""
+    bodies: list[bytes]
+    """The response message without its header; empty where there is an error. A header is put
+    in front by whoever answers the client, because it names the member and the term."""
+
+
+class ReadKind(IntEnum):
+    """Which request message a read's bytes hold."""
+
+    RANGE = 1
+    TXN = 2
+    """A transaction with nothing but ranges in it."""
+    MEMBER_LIST = 3
+    ALARMS = 4
+
+
+class Answer(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The answer to one command or one read, before it is put into a column."""
+
+    revision: int
+    error: int
+    body: bytes
+
+
+encode_batch = msgspec.msgpack.Encoder().encode
+decode_batch = msgspec.msgpack.Decoder(Batch).decode
+encode_payload = msgspec.msgpack.Encoder().encode
+decode_payload = msgspec.msgpack.Decoder(Payload).decode
