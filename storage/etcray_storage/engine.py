@@ -24,7 +24,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,12 +37,27 @@ Row = tuple[Any, ...]
 
 MEMORY_LIMIT_MIB: Final = 256
 
-_SETTINGS: Final = (
-    "SET wal_autocheckpoint = '1TB'",
-    "SET auto_checkpoint_skip_wal_threshold = 1000000000000",
+_COMMON_SETTINGS: Final = (
     "SET python_enable_replacements = false",
     "SET autoinstall_known_extensions = false",
     "SET autoload_known_extensions = false",
+)
+
+_SETTINGS: Final = (
+    "SET wal_autocheckpoint = '1TB'",
+    "SET auto_checkpoint_skip_wal_threshold = 1000000000000",
+    *_COMMON_SETTINGS,
+)
+
+_SCRATCH_SETTINGS: Final = ("SET fsync_mode = 'NONE'", *_COMMON_SETTINGS)
+
+# A write or sync that fails inside a commit comes as a TransactionException, "Failed to commit: ...".
+_STORAGE_FAILURES: Final = (
+    duckdb.IOException,
+    duckdb.FatalException,
+    duckdb.InternalException,
+    duckdb.TransactionException,
+    duckdb.OutOfMemoryException,
 )
 
 
@@ -53,9 +68,19 @@ class Engine:
         self._connection = connection
 
     @classmethod
-    def open(cls, path: Path | None, memory_limit_mib: int = MEMORY_LIMIT_MIB) -> Engine:
+    def open(
+        cls,
+        path: Path | None,
+        memory_limit_mib: int = MEMORY_LIMIT_MIB,
+        scratch: bool = False,
+        checkpoint_on_close: bool = True,
+    ) -> Engine:
         """Open or create the database at `path`; None gives one in memory, to attach others to.
 
+        `scratch` is for a file that is built in bulk and counts only once it is complete: nothing is
+        synced (its builder calls `sync_file` after `close`), and large transactions skip the WAL.
+        Without `checkpoint_on_close`, neither closing nor detaching ever rewrites a file: what is
+        suspicious stays as it was found.
         Raises StorageCorruptError where DuckDB refuses the file.
         """
         config: dict[str, str | bool | int | float | list[str]] = {
@@ -63,47 +88,108 @@ class Engine:
             "memory_limit": f"{memory_limit_mib}MiB",
             "preserve_insertion_order": True,
         }
-        with _translated(f"open {path}"):
+        with translated(f"open {path}"):
             try:
                 connection = duckdb.connect(":memory:" if path is None else str(path), config=config)
             except (duckdb.IOException, duckdb.SerializationException, duckdb.InternalException) as e:
                 if path is not None and not _is_full(e) and path.exists():
                     raise StorageCorruptError(f"{path} cannot be opened: {e}") from e
                 raise
-            for setting in _SETTINGS:
+            for setting in _SCRATCH_SETTINGS if scratch else _SETTINGS:
                 connection.execute(setting)
+            if path is None:
+                connection.execute("SET temp_directory = ''")  # else it spills into the working directory
+            if not checkpoint_on_close:
+                connection.execute("SET checkpoint_on_detach = 'DISABLED'")
+                connection.execute("PRAGMA disable_checkpoint_on_shutdown")
         return cls(connection)
 
     def cursor(self) -> Engine:
         """Another connection to the same instance."""
         return Engine(self._connection.cursor())
 
+    def attach(self, path: Path, name: str) -> None:
+        """Open or create another database file in this instance, as `name`.
+
+        Raises StorageCorruptError where DuckDB refuses the file or its WAL.
+        """
+        existed = path.exists()
+        with translated(f"attach {path}"):
+            try:
+                self._connection.execute(f"ATTACH {_quoted(path)} AS {name}")
+            except duckdb.Error as e:
+                if existed and not _is_full(e) and not isinstance(e, duckdb.OutOfMemoryException):
+                    raise StorageCorruptError(f"{path} cannot be opened: {e}") from e
+                raise
+
+    def detach(self, name: str) -> None:
+        """Close an attached database. No other connection may be in a statement on it."""
+        self.execute(f"DETACH {name}")
+
+    def checkpoint(self, name: str) -> None:
+        """Move an attached database's WAL into its file. Commits to other databases go on meanwhile."""
+        self.execute(f"CHECKPOINT {name}")
+
     def execute(self, sql: str, parameters: Sequence[object] = ()) -> None:
         """Run a statement whose result nobody wants. Outside of `transaction` it commits, durably,
         before it returns."""
-        with _translated(sql):
+        with translated(sql):
             self._connection.execute(sql, parameters)
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
         """Run a statement and fetch everything (an open result would own the connection)."""
-        with _translated(sql):
+        with translated(sql):
             return self._connection.execute(sql, parameters).fetchall()
 
-    def query_batches(self, sql: str, rows_per_batch: int = 10_000) -> Iterator[list[Row]]:
+    def query_batches(
+        self, sql: str, parameters: Sequence[object] = (), rows_per_batch: int = 10_000
+    ) -> Iterator[list[Row]]:
         """Run a statement and fetch it piece by piece; the connection is busy until the end."""
-        with _translated(sql):
-            result = self._connection.execute(sql)
+        with translated(sql):
+            result = self._connection.execute(sql, parameters)
             while rows := result.fetchmany(rows_per_batch):
                 yield rows
 
-    def insert(self, table: str, rows: pa.Table) -> None:
+    def stream(self, sql: str, rows_per_batch: int) -> pa.RecordBatchReader:
+        """Run a statement as a stream of Arrow batches; the connection is busy until its end. An
+        error while it is read is raised by the reader, as pyarrow's own."""
+        with translated(sql):
+            return self._connection.sql(sql).to_arrow_reader(rows_per_batch)
+
+    def append(self, table: str, rows: Sequence[Row]) -> None:
+        """Append a few rows. Up to about 100 rows this costs half of `insert`, beyond it twice."""
+        with translated(f"append to {table}"):
+            appender = self._connection.appender(table)
+            appender.append_rows(rows)
+            appender.flush()
+
+    def insert(self, table: str, rows: pa.Table | pa.RecordBatchReader) -> None:
         """Append Arrow rows to a table with the same columns in the same order."""
-        with _translated(f"insert into {table}"):
+        with translated(f"insert into {table}"):
             self._connection.register("arrow_rows", rows)
             try:
                 self._connection.execute(f"INSERT INTO {table} SELECT * FROM arrow_rows")
             finally:
                 self._connection.unregister("arrow_rows")
+
+    def write_parquet(self, sql: str, path: Path, row_group_rows: int) -> int:
+        """Write a statement's rows into a file, compressed with zstd. Returns how many there were."""
+        with translated(f"write {path}"):
+            result = self._connection.execute(
+                f"COPY ({sql}) TO {_quoted(path)} "
+                f"(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {row_group_rows})"
+            )
+            return int(result.fetchall()[0][0])
+
+    def load_parquet(self, table: str, path: Path) -> None:
+        """Append all rows of a file. Raises StorageCorruptError if it is damaged or of another shape."""
+        with translated(f"load {path}"):
+            try:
+                self._connection.execute(f"INSERT INTO {table} SELECT * FROM read_parquet({_quoted(path)})")
+            except duckdb.Error as e:
+                if _is_full(e) or isinstance(e, (duckdb.FatalException, duckdb.OutOfMemoryException)):
+                    raise
+                raise StorageCorruptError(f"{path.name} cannot be loaded into {table}: {e}") from e
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -112,10 +198,8 @@ class Engine:
         try:
             yield
         except BaseException:
-            try:
+            with suppress(duckdb.Error):  # already invalid? The exception in flight says why
                 self._connection.execute("ROLLBACK")
-            except duckdb.Error:
-                pass  # the instance is already invalid; the exception in flight says why
             raise
         self.execute("COMMIT")
 
@@ -129,11 +213,26 @@ class Engine:
 
 def sync_directory(path: Path) -> None:
     """Make creations, renames and removals in this directory durable."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    _sync(path, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def sync_file(path: Path) -> None:
+    """Make a file's content durable. Never call it on a database that is open: closing the file
+    would release DuckDB's lock."""
+    _sync(path, os.O_RDONLY)
+
+
+def _sync(path: Path, flags: int) -> None:
+    with translated(f"sync {path}"):
+        fd = os.open(path, flags)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def _quoted(path: Path) -> str:
+    return "'" + str(path).replace("'", "''") + "'"
 
 
 def _is_full(error: BaseException) -> bool:
@@ -143,10 +242,20 @@ def _is_full(error: BaseException) -> bool:
 
 
 @contextmanager
-def _translated(what: str) -> Iterator[None]:
+def translated(what: str) -> Iterator[None]:
+    """Raise DuckDB's and the operating system's errors as StorageFatalError or StorageFullError.
+
+    A full disk in the middle of a checkpoint invalidates the whole instance, so that is fatal.
+    """
     try:
         yield
-    except (duckdb.IOException, duckdb.FatalException, duckdb.InternalException, OSError) as e:
-        if _is_full(e):
+    except (*_STORAGE_FAILURES, OSError) as e:
+        if _is_full(e) and not isinstance(e, duckdb.FatalException):
             raise StorageFullError(f"no space left ({what.split(chr(10))[0][:120]}): {e}") from e
         raise StorageFatalError(f"{what.split(chr(10))[0][:120]}: {e}") from e
+    except duckdb.Error as e:
+        if _is_full(e):
+            raise StorageFullError(f"no space left ({what.split(chr(10))[0][:120]}): {e}") from e
+        if "Corrupt database file" in str(e):  # comes as the bare base class
+            raise StorageCorruptError(f"{what.split(chr(10))[0][:120]}: {e}") from e
+        raise

@@ -174,6 +174,7 @@ DEADLINE_EXCEEDED: Final = _define(63, Code.DEADLINE_EXCEEDED, "etcdserver: cont
 SESSION_EXPIRED: Final = _define(
     64, Code.UNAVAILABLE, "etcray: the gateway's session expired before its request was applied"
 )
+MALFORMED_REQUEST: Final = _define(65, Code.INVALID_ARGUMENT, "etcray: the request cannot be decoded")
 
 
 class OperatingError(Exception):

@@ -1,0 +1,281 @@
+"""`StateMachine`: entries in, answers and rows out.
+
+Rules for this file: no clock, no randomness, nothing that depends on the process. Two machines that
+apply the same entries hold the same state, give the same answers and hand out the same flushes.
+
+Whatever a client can put into a command ends as an answer. An exception that leaves `apply` is a
+programmer's error or a damaged log, and the process has to stop: the other members would run into
+the same one, so skipping the entry would be worse than stopping.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import msgspec
+from google.protobuf.message import DecodeError
+
+from etcray_storage import errors
+from etcray_storage.commands import (
+    Answer,
+    Batch,
+    BatchAnswer,
+    CommandKind,
+    ReadKind,
+    decode_batch,
+    decode_payload,
+)
+from etcray_storage.errors import EtcdError, error_by_number
+from etcray_storage.limits import REQUEST_BYTES_MAX
+from etcray_storage.machine import alarms, clock, sessions, validate
+from etcray_storage.machine.alarms import Alarms
+from etcray_storage.machine.clock import Clock
+from etcray_storage.machine.members import Member, member_list_response
+from etcray_storage.machine.operations import check_put_applies, execute_delete_range, execute_put
+from etcray_storage.machine.sessions import Sessions, refusal
+from etcray_storage.machine.txn import execute_txn
+from etcray_storage.mvcc.range import execute_range
+from etcray_storage.mvcc.rows import Flush, RevisionRow, StateItem, ValueReader
+from etcray_storage.mvcc.store import Store
+from etcray_storage.proto.rpc_pb2 import (
+    AlarmRequest,
+    CompactionRequest,
+    DeleteRangeRequest,
+    MemberListRequest,
+    PutRequest,
+    RangeRequest,
+    TxnRequest,
+)
+from etcray_storage.types import Entry, EntryKind, Index, Term
+
+_SESSION_MAX = (1 << 64) - 1
+_TXN_OPS_UNLIMITED = REQUEST_BYTES_MAX
+"""An operation takes at least a byte. The gateway's limit is not checked again: it may be set
+differently on every gateway, and members must not disagree about it."""
+
+_Handler = tuple[Callable[[bytes], Any], Callable[[Any], bytes]]
+"""Decodes a request; executes it and gives the response's body."""
+
+
+class StateMachine:
+    """The replicated state: keys, sessions, alarms.
+
+    Not thread-safe: the caller holds one lock around every method, reads included.
+    """
+
+    def __init__(self, reader: ValueReader, members: Sequence[Member]) -> None:
+        self.applied_index = Index(0)
+        self.applied_term = Term(0)
+        self._flushed_index = Index(0)
+        self._store = Store(reader)
+        self._sessions = Sessions()
+        self._alarms = Alarms()
+        self._member_list = member_list_response(members)
+        self._clock = Clock()
+        self._commands: dict[int, _Handler] = {
+            CommandKind.PUT: (PutRequest.FromString, self._put),
+            CommandKind.DELETE_RANGE: (DeleteRangeRequest.FromString, self._delete_range),
+            CommandKind.TXN: (TxnRequest.FromString, self._txn),
+            CommandKind.COMPACT: (CompactionRequest.FromString, self._compact),
+            CommandKind.ALARM: (AlarmRequest.FromString, self._alarms.apply),
+        }
+        self._reads: dict[int, _Handler] = {
+            ReadKind.RANGE: (RangeRequest.FromString, self._range),
+            ReadKind.TXN: (TxnRequest.FromString, self._read_only_txn),
+            ReadKind.MEMBER_LIST: (MemberListRequest.FromString, self._list_members),
+            ReadKind.ALARMS: (AlarmRequest.FromString, self._alarms.get),
+        }
+
+    @property
+    def revision(self) -> int:
+        """The store's current main revision; 1 in a fresh store."""
+        return self._store.revision
+
+    @property
+    def compact_revision(self) -> int:
+        """The oldest revision that can be read; -1 if the store never was compacted."""
+        return self._store.compact_revision
+
+    # --- the log ------------------------------------------------------------------------------
+    def apply(self, entry: Entry) -> list[BatchAnswer]:
+        """Apply the next entry. One answer for each batch in it, in order; a batch that cannot be
+        decoded gets an answer without session, sequence and commands, and changes nothing."""
+        assert entry.index == self.applied_index + 1, f"entry {entry.index} after {self.applied_index}"
+        assert entry.term >= self.applied_term, f"term {entry.term} after {self.applied_term}"
+        assert entry.kind == EntryKind.COMMANDS, f"entry {entry.index} is of unknown kind {entry.kind}"
+        self.applied_index = entry.index
+        self.applied_term = entry.term
+        self._store.trim()
+        if not entry.data:
+            return []
+        payload = decode_payload(entry.data)
+        self._clock.advance(payload.time_ms)
+        return [self._apply_batch(data, place) for place, data in enumerate(payload.batches)]
+
+    def _apply_batch(self, data: bytes, place: int) -> BatchAnswer:
+        batch = _decode_batch(data)
+        if batch is None:
+            return BatchAnswer(0, 0, [], [], [])
+        if batch.sequence == 0:
+            self._sessions.open_session(batch.session, self.applied_index, place)
+            return refusal(batch.session, 0, len(batch.requests), self.revision)
+        verdict = self._sessions.admit(
+            batch.session, batch.sequence, batch.acknowledged, self.applied_index, place
+        )
+        if verdict is False:
+            return refusal(batch.session, batch.sequence, len(batch.requests), self.revision)
+        if verdict is not True:
+            return verdict
+        answer = self._apply_commands(batch)
+        self._sessions.remember(answer)
+        return answer
+
+    def _apply_commands(self, batch: Batch) -> BatchAnswer:
+        revisions: list[int] = []
+        numbers: list[int] = []
+        bodies: list[bytes] = []
+        store, commands = self._store, self._commands
+        for kind, data in zip(batch.kinds, batch.requests, strict=True):
+            number, body = _execute(commands, kind, data)
+            revisions.append(store.revision)
+            numbers.append(number)
+            bodies.append(body)
+        return BatchAnswer(batch.session, batch.sequence, revisions, numbers, bodies)
+
+    # --- reads --------------------------------------------------------------------------------
+    def read(self, kind: ReadKind, request: bytes) -> Answer:
+        """Answer from what is applied now; changes nothing. A transaction that could write is
+        refused as malformed. A list of members has no revision, as in etcd."""
+        number, body = _execute(self._reads, kind, request)
+        return Answer(0 if kind == ReadKind.MEMBER_LIST else self.revision, number, body)
+
+    # --- the tables ---------------------------------------------------------------------------
+    def take_flush(self) -> Flush | None:
+        """Everything that changed since the last call; None if nothing was applied since. From here
+        on the reader must find the rows."""
+        if self.applied_index == self._flushed_index:
+            return None
+        self._flushed_index = self.applied_index
+        return Flush(
+            self.applied_index,
+            self.applied_term,
+            self.revision,
+            self.compact_revision,
+            self._store.take_rows(),
+            self._alarms.take_items() + self._sessions.take_items() + self._clock.take_items(),
+        )
+
+    def restore(
+        self,
+        applied_index: Index,
+        applied_term: Term,
+        revision: int,
+        compact_revision: int,
+        history: Iterable[Sequence[tuple[bytes, int, bool]]],
+        current: Iterable[Sequence[RevisionRow]],
+        items: Iterable[StateItem],
+    ) -> None:
+        """Fill a fresh machine with what the tables hold.
+
+        `history`: batches of (key, main, tombstone) of all revisions, ordered by main. `current`:
+        batches of each key's newest row unless that is a tombstone, in any order. `items`: the
+        newest of each (part, key).
+        """
+        assert self.applied_index == 0, f"restore into a machine that applied {self.applied_index}"
+        self._store.restore(revision, compact_revision, history, current)
+        of_sessions: list[StateItem] = []
+        for item in items:
+            if item.part == sessions.PART:
+                of_sessions.append(item)
+            elif item.part == alarms.PART:
+                if item.value is not None:
+                    self._alarms.restore(item.key)
+            elif item.part == clock.PART:
+                self._clock.restore(item)
+            else:
+                raise AssertionError(f"state item of unknown part {item.part!r}")
+        self._sessions.restore(of_sessions)
+        self.applied_index = self._flushed_index = applied_index
+        self.applied_term = applied_term
+
+    # --- handlers -----------------------------------------------------------------------------
+    def _put(self, request: PutRequest) -> bytes:
+        self._refuse_write(needs_space=True)
+        validate.check_put(request)
+        check_put_applies(self._store, request)
+        self._store.begin(self._clock.time_ms)
+        body = execute_put(self._store, request)
+        self._store.end()
+        return body
+
+    def _delete_range(self, request: DeleteRangeRequest) -> bytes:
+        self._refuse_write(needs_space=False)
+        validate.check_delete_range(request)
+        self._store.begin(self._clock.time_ms)
+        body = execute_delete_range(self._store, request)
+        self._store.end()
+        return body
+
+    def _txn(self, request: TxnRequest) -> bytes:
+        validate.check_txn(request, _TXN_OPS_UNLIMITED)
+        self._refuse_write(needs_space=validate.has_put(request))
+        self._store.begin(self._clock.time_ms)
+        body = execute_txn(self._store, request)
+        self._store.end()
+        return body
+
+    def _compact(self, request: CompactionRequest) -> bytes:
+        self._refuse_write(needs_space=False)
+        self._store.compact(request.revision)
+        return b""
+
+    def _refuse_write(self, needs_space: bool) -> None:
+        if self._alarms.corrupt:
+            raise error_by_number(errors.CORRUPT.number)
+        if needs_space and self._alarms.no_space:
+            raise error_by_number(errors.NO_SPACE.number)
+
+    def _range(self, request: RangeRequest) -> bytes:
+        validate.check_range(request)
+        return execute_range(self._store, request)
+
+    def _read_only_txn(self, request: TxnRequest) -> bytes:
+        validate.check_txn(request, _TXN_OPS_UNLIMITED)
+        if not validate.is_read_only_txn(request):
+            raise error_by_number(errors.MALFORMED_REQUEST.number)
+        return execute_txn(self._store, request)
+
+    def _list_members(self, _request: MemberListRequest) -> bytes:
+        return self._member_list
+
+
+def _decode_batch(data: bytes) -> Batch | None:
+    """A batch came over the network: None if it is not one."""
+    try:
+        batch = decode_batch(data)
+    except msgspec.DecodeError:
+        return None
+    if len(batch.kinds) != len(batch.requests):
+        return None
+    if not 0 <= batch.session <= _SESSION_MAX or batch.sequence < 0:
+        return None
+    return batch
+
+
+def _execute(handlers: dict[int, _Handler], kind: int, data: bytes) -> tuple[int, bytes]:
+    """The number of the error, or 0, and the response's body."""
+    handler = handlers.get(kind)
+    if handler is None:
+        return errors.MALFORMED_REQUEST.number, b""
+    decode, execute = handler
+    try:
+        request = decode(data)
+    except DecodeError:
+        return errors.MALFORMED_REQUEST.number, b""
+    try:
+        return 0, execute(request)
+    except EtcdError as refused:
+        number = refused.number
+    assert number > 0, f"an error without a number came from command or read kind {kind}"
+    return number, b""
