@@ -1,0 +1,93 @@
+"""grpcio's channels, one per endpoint, made when they are first needed.
+
+grpcio is imported here and nowhere else, inside the functions: importing it takes a noticeable part
+of a second, which a Ray worker that never calls the store should not pay.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Final
+
+from etcray_storage.errors import Code
+
+if TYPE_CHECKING:
+    import grpc
+    import grpc.aio
+
+OPTIONS: Final[tuple[tuple[str, int], ...]] = (
+    # grpcio's default of 4 MiB fails on large ranges; etcd's Go client has this one.
+    ("grpc.max_receive_message_length", 2**31 - 1),
+    ("grpc.max_send_message_length", -1),
+    # A member that restarts should be found again within a second, not after grpcio's two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    # Otherwise clients of one process share connections, and their back-off, behind their backs.
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+
+class BlockingChannels:
+    """Safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._channels: dict[str, grpc.Channel] = {}
+        self._methods: dict[tuple[str, str], grpc.UnaryUnaryMultiCallable[bytes, bytes]] = {}
+
+    def method(self, endpoint: str, path: str) -> grpc.UnaryUnaryMultiCallable[bytes, bytes]:
+        found = self._methods.get((endpoint, path))
+        if found is not None:
+            return found
+        import grpc
+
+        with self._lock:
+            channel = self._channels.get(endpoint)
+            if channel is None:
+                channel = grpc.insecure_channel(endpoint, options=OPTIONS)
+                self._channels[endpoint] = channel
+            made: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(path, None, None)
+            self._methods[endpoint, path] = made
+            return made
+
+    def close(self) -> None:
+        with self._lock:
+            self._methods.clear()
+            while self._channels:
+                self._channels.popitem()[1].close()
+
+
+class AsyncChannels:
+    """Belongs to the event loop that first uses it."""
+
+    def __init__(self) -> None:
+        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._methods: dict[tuple[str, str], grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]] = {}
+
+    def method(self, endpoint: str, path: str) -> grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]:
+        found = self._methods.get((endpoint, path))
+        if found is not None:
+            return found
+        import grpc.aio
+
+        channel = self._channels.get(endpoint)
+        if channel is None:
+            channel = grpc.aio.insecure_channel(endpoint, options=OPTIONS)
+            self._channels[endpoint] = channel
+        made: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(path, None, None)
+        self._methods[endpoint, path] = made
+        return made
+
+    async def close(self) -> None:
+        self._methods.clear()
+        while self._channels:
+            await self._channels.popitem()[1].close(None)
+
+
+def status_of(error: grpc.RpcError) -> tuple[Code, str]:
+    """The code and the text of a failed call."""
+    import grpc.aio
+
+    assert isinstance(error, grpc.Call | grpc.aio.AioRpcError), f"an error without a status: {error!r}"
+    return Code(error.code().value[0]), error.details() or ""
