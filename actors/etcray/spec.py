@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import msgspec
+
 from etcray_storage.types import ClusterId, MemberId
 
 RAY_NAMESPACE: Final = "etcray"

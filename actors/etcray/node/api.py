@@ -9,6 +9,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 import msgspec
+
 from etcray_storage.commands import BatchAnswer
 from etcray_storage.types import Index, MemberId, Membership, Term
 

@@ -1,0 +1,172 @@
+"""Applies committed entries in order, and wakes whoever waits for what they did.
+
+Applying is the only work of a member that grows with the number of client requests, so it has a
+thread of its own: a follower's ack must not wait for it, and neither must the leader's next Append.
+
+Two kinds of callers wait here. A proposal waits for the answers to its batch. A linearizable read
+waits until the index that ReadIndex gave it is applied, then reads under the lock under which entries
+are applied, so that it sees whole entries only.
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+from etcray_storage.commands import Answer, BatchAnswer, ReadKind
+from etcray_storage.machine.machine import StateMachine
+from etcray_storage.types import Entry, Index
+
+BatchId = tuple[int, int]
+"""(session, sequence)"""
+
+T = TypeVar("T")
+
+
+class Waiter(Generic[T]):
+    """One thread's wait for one value. A bare lock: half the cost of a threading.Event."""
+
+    __slots__ = ("_lock", "value")
+
+    def __init__(self) -> None:
+        self.value: T | None = None
+        """None after the wait: given up (leadership lost, member stopping)."""
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def resolve(self, value: T | None) -> None:
+        """At most once: whoever resolves a waiter has first taken it out of its table."""
+        self.value = value
+        self._lock.release()
+
+    def wait(self, timeout_seconds: float) -> T | None:
+        """The value, or None after the time-out."""
+        self._lock.acquire(timeout=timeout_seconds)
+        return self.value
+
+
+class Applier:
+    """Owns the state machine. `state` is the lock under which everything on it happens."""
+
+    def __init__(self, machine: StateMachine, on_failure: Callable[[BaseException], None]) -> None:
+        self.machine = machine
+        self._on_failure = on_failure
+        self.state = threading.Lock()
+        self._wakeup = threading.Condition(threading.Lock())
+        self._queue: deque[Sequence[Entry]] = deque()
+        """Committed, durable, not yet applied. Bounded by what the core hands out: it stops at
+        UNCOMMITTED_BYTES_MAX on the leader, and a follower is sent no more than its window."""
+        self._answers: dict[BatchId, list[Waiter[BatchAnswer]]] = {}
+        self._applied_waiters: list[tuple[Index, int, Waiter[bool]]] = []
+        self._waiter_number = 0
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="applier", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    @property
+    def applied_index(self) -> Index:
+        return self.machine.applied_index
+
+    def enqueue(self, entries: Sequence[Entry]) -> None:
+        """Committed entries, each exactly once and in order. Called under the driver's lock."""
+        with self._wakeup:
+            self._queue.append(entries)
+            self._wakeup.notify()
+
+    def expect(self, batch: BatchId) -> Waiter[BatchAnswer]:
+        """Register for the answers to a batch, before it is proposed."""
+        waiter: Waiter[BatchAnswer] = Waiter()
+        with self._wakeup:
+            self._answers.setdefault(batch, []).append(waiter)
+        return waiter
+
+    def forget(self, batch: BatchId, waiter: Waiter[BatchAnswer]) -> None:
+        """The caller gave up; without this a batch that never comes would stay in the table."""
+        with self._wakeup:
+            waiting = self._answers.get(batch)
+            if waiting is not None and waiter in waiting:
+                waiting.remove(waiter)
+                if not waiting:
+                    del self._answers[batch]
+
+    def give_up_all(self) -> None:
+        """Leadership is lost: every waiting proposal must be sent to the new leader."""
+        with self._wakeup:
+            waiting = [waiter for waiters in self._answers.values() for waiter in waiters]
+            self._answers.clear()
+        for waiter in waiting:
+            waiter.resolve(None)
+
+    def when_applied(self, index: Index, waiter: Waiter[bool]) -> None:
+        """Resolve the waiter as soon as `index` is applied, which may be at once."""
+        with self._wakeup:
+            if self.machine.applied_index < index:
+                self._waiter_number += 1
+                heapq.heappush(self._applied_waiters, (index, self._waiter_number, waiter))
+                return
+        waiter.resolve(True)
+
+    def read(self, kinds: bytes, requests: Sequence[bytes]) -> list[Answer]:
+        """Answer reads from one state: all of them see the same applied index."""
+        with self.state:
+            return [
+                self.machine.read(ReadKind(kind), request)
+                for kind, request in zip(kinds, requests, strict=True)
+            ]
+
+    def replace(self, machine: StateMachine) -> None:
+        """Go on with the state of a snapshot. The caller holds `state`. Nothing that was handed over
+        before can be missing in it: the snapshot is newer than everything committed here."""
+        assert machine.applied_index > self.machine.applied_index, "a snapshot that is not newer"
+        self.machine = machine
+        with self._wakeup:
+            self._queue.clear()
+            waiting, self._applied_waiters = self._applied_waiters, []
+        for _, _, waiter in waiting:
+            waiter.resolve(None)
+
+    def close(self) -> None:
+        with self._wakeup:
+            self._closed = True
+            self._wakeup.notify()
+        if self._thread.is_alive():
+            self._thread.join()
+        self.give_up_all()
+
+    def _run(self) -> None:
+        try:
+            while True:
+                with self._wakeup:
+                    while not self._queue and not self._closed:
+                        self._wakeup.wait()
+                    if self._closed:
+                        return
+                    entries = self._queue.popleft()
+                for entry in entries:
+                    self._apply(entry)
+        except BaseException as e:
+            self._on_failure(e)
+            raise
+
+    def _apply(self, entry: Entry) -> None:
+        with self.state:
+            if entry.index <= self.machine.applied_index:
+                return  # a snapshot that was installed in between holds it
+            answers = self.machine.apply(entry)
+        resolved: list[tuple[Waiter[BatchAnswer], BatchAnswer]] = []
+        applied: list[Waiter[bool]] = []
+        with self._wakeup:
+            for answer in answers:
+                for waiter in self._answers.pop((answer.session, answer.sequence), ()):
+                    resolved.append((waiter, answer))
+            while self._applied_waiters and self._applied_waiters[0][0] <= entry.index:
+                applied.append(heapq.heappop(self._applied_waiters)[2])
+        for waiter, answer in resolved:
+            waiter.resolve(answer)
+        for read in applied:
+            read.resolve(True)

@@ -1,0 +1,243 @@
+"""Performs what the consensus core asks for: the shell around `raft.Raft`.
+
+One mutex guards the core. Whoever brings news takes it, tells the core, and performs the effects that
+come out before letting go: no effect of the core waits in a second place, so there is no order to get
+wrong. All effects are cheap hand-overs: to the log writer, to an outbox, to the applier. Nothing
+that blocks happens under the mutex.
+
+    who brings news                          what it tells the core
+    a Ray call of a peer                     step(message)
+    a sender thread, with a return value     step(message), leader_suspected(peer)
+    the log writer, after a sync             stable_to(index, term)
+    a Ray call of a gateway                  propose(data), read_index()
+    the timer thread                         tick(now)
+
+Durability before promises: a vote or an ack (`Ready.messages_after_sync`) leaves in the log writer's
+callback for the record that covers it, never earlier. The writer calls back in the order of
+submission, so a record's callback also means that every earlier record is durable.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from etcray.node.applier import Applier, Waiter
+from etcray.node.peers import Peers
+from etcray.raft.messages import Message
+from etcray.raft.raft import Raft
+from etcray.raft.ready import Ready, Role, SnapshotWanted, SoftState, Status
+from etcray.raft.ready import Record as RaftRecord
+from etcray_storage.log import LogWriter, Record
+from etcray_storage.types import NOBODY, HardState, Index, MemberId, SnapshotMeta, Term
+
+TIMER_STEP_SECONDS: Final = 0.02
+"""The timer looks at least this often, because a deadline can move closer while it sleeps."""
+
+
+class ReadWaiter(Waiter[bool]):
+    """A read that waits for ReadIndex, then for the index to be applied."""
+
+
+class Driver:
+    """Owns the core. Every method may be called from any thread."""
+
+    def __init__(
+        self,
+        raft: Raft,
+        writer: LogWriter,
+        hard_state: HardState,
+        applier: Applier,
+        clock: Callable[[], float],
+        on_snapshot_wanted: Callable[[SnapshotWanted], None],
+        on_snapshot: Callable[[SnapshotMeta], None],
+        on_failure: Callable[[BaseException], None],
+    ) -> None:
+        self._raft = raft
+        self._writer = writer
+        self._hard_state = hard_state
+        self._applier = applier
+        self._clock = clock
+        self._on_snapshot_wanted = on_snapshot_wanted
+        self._on_snapshot = on_snapshot
+        self._on_failure = on_failure
+        self._peers: Peers | None = None
+        self._mutex = threading.Lock()
+        self._unsynced: deque[list[Message]] = deque()
+        """For each record on its way to the disk, oldest first, what may leave once it is durable."""
+        self._reads: dict[int, ReadWaiter] = {}
+        """Reads by their ReadIndex token, until the core confirms or loses them."""
+        self.soft_state = SoftState(role=Role.FOLLOWER, leader=NOBODY, term=hard_state.term)
+        """Replaced as a whole, so it may be read without the mutex."""
+        self._closed = threading.Event()
+        self._timer = threading.Thread(target=self._run_timer, name="raft-timer", daemon=True)
+
+    def start(self, peers: Peers) -> None:
+        """Begin to take part. What the core already knows to be committed is applied first."""
+        self._peers = peers
+        with self._mutex:
+            self._perform()
+        self._timer.start()
+
+    def close(self) -> None:
+        self._closed.set()
+        if self._timer.is_alive():
+            self._timer.join()
+        with self._mutex:
+            reads, self._reads = self._reads, {}
+        for waiter in reads.values():
+            waiter.resolve(None)
+
+    # --- news ---------------------------------------------------------------------------------
+
+    def step(self, messages: list[Message]) -> bool:
+        """Take messages of a peer. True if promises wait for the disk, so that a reply will follow."""
+        with self._mutex:
+            now = self._clock()
+            for message in messages:
+                self._raft.step(message, now)
+            self._perform()
+            return bool(self._unsynced)
+
+    def peer_unreachable(self, member: MemberId) -> None:
+        with self._mutex:
+            self._raft.leader_suspected(member, self._clock())
+            self._perform()
+
+    def propose(self, data: bytes) -> None:
+        """Append one entry. Raises NotLeaderError or ProposalDroppedError; nothing was done then."""
+        with self._mutex:
+            self._raft.propose(data, self._clock())
+            self._perform()
+
+    def read_index(self) -> ReadWaiter:
+        """A waiter that is resolved once everything that was committed when this was called is
+        applied here, or given up when this member loses its leadership. Raises NotLeaderError."""
+        waiter = ReadWaiter()
+        with self._mutex:
+            token = self._raft.read_index(self._clock())
+            self._reads[token] = waiter
+            self._perform()
+        return waiter
+
+    def snapshot_sent(self, member: MemberId, index: Index, ok: bool) -> None:
+        with self._mutex:
+            self._raft.snapshot_sent(member, index, ok, self._clock())
+            self._perform()
+
+    def reset_log(self, meta: SnapshotMeta) -> None:
+        """The state of the accepted snapshot is in place: begin the log anew behind it, in order
+        with the records around, so that no later vote is lost and no earlier record comes after."""
+        with self._mutex:
+            self._hard_state = HardState(self._hard_state.term, self._hard_state.vote, meta.index)
+            self._unsynced.append([])
+            self._writer.submit_reset(
+                meta.index, meta.term, self._hard_state, lambda: self._log_is_reset(meta)
+            )
+
+    def _log_is_reset(self, meta: SnapshotMeta) -> None:
+        with self._mutex:
+            promises = self._unsynced.popleft()
+            self._raft.snapshot_installed(meta, self._clock())
+            self._send_all(promises)
+            self._perform()
+
+    def log_compacted_to(self, index: Index) -> None:
+        with self._mutex:
+            self._raft.log_compacted_to(index)
+
+    def status(self) -> Status:
+        with self._mutex:
+            return self._raft.status()
+
+    def _run_timer(self) -> None:
+        try:
+            while not self._closed.is_set():
+                with self._mutex:
+                    now = self._clock()
+                    if now >= self._raft.next_deadline():
+                        self._raft.tick(now)
+                        self._perform()
+                    pause = self._raft.next_deadline() - now
+                self._closed.wait(min(max(pause, 0.001), TIMER_STEP_SECONDS))
+        except BaseException as e:
+            self._on_failure(e)
+            raise
+
+    # --- effects, all under the mutex ---------------------------------------------------------
+
+    def _perform(self) -> None:
+        while self._raft.has_ready():
+            self._perform_one(self._raft.ready())
+
+    def _perform_one(self, ready: Ready) -> None:
+        peers = self._peers
+        assert peers is not None, "the core produced effects before start()"
+        for message in ready.messages:
+            peers.send(message)
+        self._persist(ready.record, ready.messages_after_sync)
+        if ready.snapshot is not None:
+            self._on_snapshot(ready.snapshot)
+        if ready.committed:
+            self._applier.enqueue(ready.committed)
+        for read in ready.read_states:
+            waiter = self._reads.pop(read.token, None)
+            if waiter is not None:
+                self._applier.when_applied(read.index, waiter)
+        for token in ready.reads_lost:
+            lost = self._reads.pop(token, None)
+            if lost is not None:
+                lost.resolve(None)
+        for wanted in ready.snapshots_wanted:
+            self._on_snapshot_wanted(wanted)
+        if ready.soft_state is not None:
+            self._notice(ready.soft_state)
+
+    def _persist(self, record: RaftRecord | None, promises: tuple[Message, ...]) -> None:
+        """Hand the record to the log writer; promises without a record join the newest one."""
+        if record is None:
+            if self._unsynced:
+                self._unsynced[-1].extend(promises)
+            else:
+                self._send_all(promises)
+            return
+        if record.hard_state is not None:
+            self._hard_state = self._storable(record)
+        self._unsynced.append(list(promises))
+        last = record.entries[-1] if record.entries else None
+        stable = (last.index, last.term) if last is not None else None
+        self._writer.submit(
+            Record(hard_state=self._hard_state, entries=record.entries), lambda: self._synced(stable)
+        )
+
+    def _storable(self, record: RaftRecord) -> HardState:
+        """Never claims more to be committed than the log holds. Only the record beside a snapshot
+        would: the snapshot's index becomes the commit index when the log is reset to it."""
+        assert record.hard_state is not None
+        commit = record.hard_state.commit
+        if not record.entries and commit > self._hard_state.commit:
+            commit = min(commit, self._raft.status().last_index)
+        return HardState(record.hard_state.term, record.hard_state.vote, commit)
+
+    def _synced(self, stable: tuple[Index, Term] | None) -> None:
+        """A record is durable: its promises may leave. Called by the log writer, in order."""
+        with self._mutex:
+            messages = self._unsynced.popleft()
+            if stable is not None:
+                self._raft.stable_to(*stable)
+            self._send_all(messages)
+            self._perform()
+
+    def _send_all(self, messages: Sequence[Message]) -> None:
+        assert self._peers is not None
+        for message in messages:
+            self._peers.send(message)
+
+    def _notice(self, soft_state: SoftState) -> None:
+        """A proposal of a term that this member does not lead any more may have been replaced in
+        the log, so nobody here can promise an answer to it."""
+        before, self.soft_state = self.soft_state, soft_state
+        if before.role is Role.LEADER and (before.term, before.role) != (soft_state.term, soft_state.role):
+            self._applier.give_up_all()

@@ -1,0 +1,96 @@
+"""From a data directory to a member's state: what is on disk, made whole.
+
+The log and the tables are written by different threads, so after a crash they end at different
+points. Which combinations are possible, and what each means:
+
+1. The tables are behind the log. Normal: the entries between are applied again.
+2. The tables end beyond the log's last entry. Only an interrupted snapshot install leaves this: the
+   new tables were committed, the log was not yet reset. The reset is finished here.
+3. The log begins after the tables' applied index. Entries in between are lost: the log is only
+   trimmed behind what the tables have stored, so one of the two was damaged or replaced.
+4. There is no log. Only a member that was never complete may create one: a log that was lost takes
+   with it votes and acks on which others rely (failure mode B7).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from etcray.spec import ClusterSpec
+from etcray_storage.data_directory import DataDirectory
+from etcray_storage.errors import StorageCorruptError
+from etcray_storage.log import Log
+from etcray_storage.machine.machine import StateMachine
+from etcray_storage.machine.members import Member as ClusterMember
+from etcray_storage.mvcc.tables import Tables
+from etcray_storage.types import Index, Membership
+
+
+class Recovered(NamedTuple):
+    """The parts of a member as its disk has them."""
+
+    log: Log
+    tables: Tables
+    machine: StateMachine
+    commit_index: Index
+    """What is known to be committed; the member is ready once it has applied this."""
+
+
+def recover(directory: DataDirectory, cluster: ClusterSpec) -> Recovered:
+    """Open everything in `directory`. Raises StorageCorruptError; nothing stays open then."""
+    tables = Tables.open(directory.path / "tables")
+    log: Log | None = None
+    try:
+        if not tables.membership.voters:
+            tables.bootstrap(Membership(voters=tuple(sorted(member.id for member in cluster.members))))
+        log = Log.open(directory.path / "log")
+        _align(log, tables, directory)
+        machine = load_machine(tables, cluster)
+        directory.mark_complete()
+    except BaseException:
+        if log is not None:
+            log.close()
+        tables.close()
+        raise
+    commit = max(log.hard_state.commit, tables.applied_index)
+    return Recovered(log, tables, machine, commit)
+
+
+def _align(log: Log, tables: Tables, directory: DataDirectory) -> None:
+    applied, term = tables.applied_index, tables.applied_term
+    if log.is_new and directory.identity.complete:
+        raise StorageCorruptError(
+            f"{directory.path}: the log is gone, and with it votes and acks that this member gave. "
+            "Rebuild this member from its peers."
+        )
+    if log.base_index > applied:
+        raise StorageCorruptError(
+            f"{directory.path}: the log begins after entry {log.base_index}, but the tables end at entry "
+            f"{applied}: entries between them are lost. Rebuild this member from its peers."
+        )
+    if log.last_index < applied:
+        log.reset(applied, term, log.hard_state)
+
+
+def load_machine(tables: Tables, cluster: ClusterSpec) -> StateMachine:
+    """The state machine as the tables have it: the in-memory index is built anew."""
+    members = [
+        ClusterMember(
+            id=member.id,
+            name=member.name,
+            peer_urls=(f"ray://{cluster.name}/{member.name}",),
+            client_urls=(),
+        )
+        for member in cluster.members
+    ]
+    machine = StateMachine(tables, members)
+    machine.restore(
+        tables.applied_index,
+        tables.applied_term,
+        tables.revision,
+        tables.compact_revision,
+        tables.load_history(),
+        tables.load_current(),
+        tables.load_items(),
+    )
+    return machine

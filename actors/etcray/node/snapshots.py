@@ -1,0 +1,178 @@
+"""Snapshots: how a member that lags behind the leader's log comes back.
+
+The leader's tables *are* the snapshot: exporting them gives one file, which holds everything up to
+the tables' applied index. It travels in pieces, is verified as a whole, and replaces the recipient's
+tables in one rename; then its log starts anew behind it (Raft paper, section 7).
+
+    leader's maintainer          recipient's Ray threads           recipient's maintainer
+    export a file
+    chunk, chunk, chunk  ----->  append to a partial file
+    last chunk           ----->  verify size and sha256
+    InstallSnapshot      ----->  core: is it newer than mine?  -->  install, load, reset the log
+                         <-----------  AppendResponse: I have everything up to its index  <---'
+
+The request reaches the core only once the file is there and verified, so the core never waits for a
+file that does not come. If a leader falls silent in the middle, the partial file stays until a chunk
+of another snapshot replaces it.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from etcray.node.envelope import (
+    SnapshotChunk,
+    SnapshotChunkReply,
+    decode_snapshot_chunk,
+    decode_snapshot_chunk_reply,
+    encode,
+)
+from etcray.node.peers import PeerChannel, PeerUnreachableError
+from etcray.node.recovery import load_machine
+from etcray.raft.messages import InstallSnapshotRequest, Message
+from etcray.raft.ready import SnapshotWanted
+from etcray_storage.errors import StorageCorruptError
+from etcray_storage.limits import SNAPSHOT_CHUNK_BYTES
+from etcray_storage.mvcc.install import prepare_install
+from etcray_storage.mvcc.snapshot import SnapshotFile, SnapshotReceiver
+from etcray_storage.mvcc.tables import Tables
+from etcray_storage.types import MemberId, SnapshotMeta
+
+if TYPE_CHECKING:
+    from etcray.node.member import OpenMember
+
+REFUSED = -1
+"""As a chunk's reply: the recipient does not listen to this sender, or the file came out damaged."""
+
+
+class SnapshotSender:
+    """Sends the newest state to peers whose entries are no longer in the log."""
+
+    def __init__(self, member: OpenMember) -> None:
+        self._member = member
+        self._lock = threading.Lock()
+        self._sending: set[MemberId] = set()
+        """Peers that a job is queued or running for: consensus asks again while it waits."""
+
+    def want(self, wanted: SnapshotWanted) -> None:
+        """Called under the driver's mutex; the work is the maintainer's."""
+        with self._lock:
+            if wanted.member in self._sending:
+                return
+            if self._member.maintainer.submit(lambda: self._run(wanted)):
+                self._sending.add(wanted.member)
+
+    def _run(self, wanted: SnapshotWanted) -> None:
+        member = self._member
+        file = member.tables.export_snapshot(member.directory.path / "outgoing")
+        try:
+            ok = self._send(wanted, file)
+        finally:
+            file.path.unlink(missing_ok=True)
+            with self._lock:
+                self._sending.discard(wanted.member)
+        member.driver.snapshot_sent(wanted.member, file.meta.index, ok)
+
+    def _send(self, wanted: SnapshotWanted, file: SnapshotFile) -> bool:
+        channel = self._member.peers.channel(wanted.member)
+        if channel is None:
+            return False
+        try:
+            complete = self._send_chunks(channel, wanted.member, file)
+        except PeerUnreachableError:
+            return False
+        if complete:
+            request = InstallSnapshotRequest(
+                sender=self._member.fence.member,
+                recipient=wanted.member,
+                term=wanted.term,
+                meta=file.meta,
+            )
+            self._member.peers.send(request)
+        return complete
+
+    def _send_chunks(self, channel: PeerChannel, recipient: MemberId, file: SnapshotFile) -> bool:
+        fence = self._member.fence
+        offset = 0
+        with file.path.open("rb") as source:
+            while offset < file.size_bytes:
+                source.seek(offset)
+                chunk = SnapshotChunk(
+                    fence.cluster,
+                    fence.member,
+                    fence.incarnation,
+                    recipient,
+                    file.meta,
+                    file.sha256,
+                    file.size_bytes,
+                    offset,
+                    source.read(SNAPSHOT_CHUNK_BYTES),
+                )
+                reply = decode_snapshot_chunk_reply(channel.snapshot_chunk(encode(chunk)))
+                if reply.next_offset == offset or not 0 <= reply.next_offset <= file.size_bytes:
+                    return False
+                offset = reply.next_offset
+        return True
+
+
+class SnapshotInstaller:
+    """Receives a snapshot, and takes it over when the core says so."""
+
+    def __init__(self, member: OpenMember) -> None:
+        self._member = member
+        self._receiver = SnapshotReceiver(member.directory.path / "incoming")
+        self._lock = threading.Lock()
+        self._verified: dict[SnapshotMeta, tuple[Path, str]] = {}
+        """What may be installed: the file and its SHA-256. At most one."""
+
+    def receive(self, payload: bytes) -> bytes:
+        """Take one chunk; the reply says where to go on. Runs on the caller's Ray thread."""
+        chunk = decode_snapshot_chunk(payload)
+        if not self._member.fence.admits(chunk):
+            return encode(SnapshotChunkReply(REFUSED))
+        with self._lock:
+            return encode(SnapshotChunkReply(self._take(chunk)))
+
+    def _take(self, chunk: SnapshotChunk) -> int:
+        try:
+            offset = self._receiver.accept(chunk.sha256, chunk.size_bytes, chunk.offset, chunk.data)
+            if offset == chunk.size_bytes:
+                path = self._receiver.finish(chunk.sha256, chunk.size_bytes)
+                self._verified = {chunk.meta: (path, chunk.sha256)}
+        except StorageCorruptError:
+            return REFUSED
+        return offset
+
+    def hold_back_unready(self, messages: list[Message]) -> list[Message]:
+        """Leave out install requests whose file is not here and verified."""
+        if not any(isinstance(message, InstallSnapshotRequest) for message in messages):
+            return messages
+        with self._lock:
+            return [
+                message
+                for message in messages
+                if not isinstance(message, InstallSnapshotRequest) or message.meta in self._verified
+            ]
+
+    def want(self, meta: SnapshotMeta) -> None:
+        """The core has accepted the snapshot. Called under the driver's mutex."""
+        submitted = self._member.maintainer.submit(lambda: self._install(meta))
+        assert submitted, "the maintainer has no room for an accepted snapshot"
+
+    def _install(self, meta: SnapshotMeta) -> None:
+        """Replace tables, state machine and log. In this order, because a start recognises tables
+        that are ahead of their log, and finishes the reset then."""
+        member = self._member
+        with self._lock:
+            path, sha256 = self._verified[meta]
+            directory = member.directory.path / "tables"
+            prepared = prepare_install(directory, path, sha256)
+            with member.flushing, member.applier.state:
+                member.tables.close()
+                member.tables = Tables.open_installed(directory, prepared)
+                member.applier.replace(load_machine(member.tables, member.cluster))
+            self._verified = {}
+            self._receiver.discard()
+        member.driver.reset_log(meta)
