@@ -1,0 +1,36 @@
+"""The `etcray` command.
+
+    etcray up                       start a cluster here, and watch it; Ctrl-C stops it cleanly
+    etcray up --detach              the same in the background
+    etcray status | down            look at it, stop it
+    etcray get | put | del | txn    keys and values, with etcdctl's options
+
+What it promises
+----------------
+- Exit codes: 0 done, 1 the operation failed, 2 the command line makes no sense. Errors go to standard
+  error, as one message that says what to do.
+- With `--json`, standard output holds JSON and nothing else: one object, or for `up` one for each
+  change. Keys and values are text where they are UTF-8; otherwise the text is null and the bytes are in
+  `key_base64` and `value_base64`.
+- Without it, `get`, `put`, `del` and `txn` print what etcdctl prints, bytes unchanged, so that scripts
+  can swap one for the other. `get --count-only` prints the count, where etcdctl needs `-w fields`.
+- `get`, `put`, `del` and `txn` are plain etcd clients: they need endpoints, not Ray, and work with a
+  real etcd as well.
+
+How it is built
+---------------
+    main         the command line: names, options, help; each command imports what it needs
+    kv           get, put, del and txn: options to requests, results to output
+    txn_grammar  etcdctl's little language for transactions
+    output       bytes, text and JSON
+    up           a cluster in the foreground or the background
+    screen       what `up` shows: a live table on a terminal, lines elsewhere, or JSON
+    clusters     status and down
+
+Importing `main` imports typer and nothing of Ray, DuckDB or gRPC: a `get` is over before Ray would
+have been imported.
+
+What it leaves out
+------------------
+TLS, users, watch, leases, locks, members and SQL are not here yet.
+"""

@@ -1,0 +1,237 @@
+"""The command line: names, options and help. What the commands do is in the modules beside this one,
+imported when their command runs."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from typing import Annotated, Final, NoReturn
+
+import typer
+
+from etcray.errors import ClusterError, OptionsError
+
+EXIT_FAILED: Final = 1
+EXIT_USAGE: Final = 2
+
+app = typer.Typer(
+    name="etcray",
+    help="/etc on Ray: a strongly consistent key-value store that speaks the etcd v3 API.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+class SortBy(StrEnum):
+    """As etcdctl's."""
+
+    KEY = "KEY"
+    VERSION = "VERSION"
+    CREATE = "CREATE"
+    MODIFY = "MODIFY"
+    VALUE = "VALUE"
+
+
+class Order(StrEnum):
+    """As etcdctl's."""
+
+    ASCEND = "ASCEND"
+    DESCEND = "DESCEND"
+
+
+class Consistency(StrEnum):
+    """As etcdctl's."""
+
+    LINEARIZABLE = "l"
+    SERIALIZABLE = "s"
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+Name = Annotated[str, typer.Option("--name", help="Name of the cluster.")]
+Address = Annotated[
+    str | None, typer.Option("--address", help="A running Ray: auto, or HOST:PORT. Default: one of its own.")
+]
+Endpoints = Annotated[
+    str,
+    typer.Option("--endpoints", envvar="ETCRAY_ENDPOINTS", help="HOST:PORT of gateways, with commas."),
+]
+CommandTimeout = Annotated[float, typer.Option("--command-timeout", help="Seconds, retries included.")]
+Prefix = Annotated[bool, typer.Option("--prefix", help="All keys that start with KEY.")]
+FromKey = Annotated[bool, typer.Option("--from-key", help="All keys that are not smaller than KEY.")]
+PrevKv = Annotated[bool, typer.Option("--prev-kv", help="Show what was there before.")]
+Key = Annotated[str, typer.Argument(metavar="KEY", show_default=False)]
+RangeEnd = Annotated[
+    str | None, typer.Argument(metavar="[RANGE_END]", help="Up to, without, this key.", show_default=False)
+]
+
+DEFAULT_ENDPOINTS: Final = "127.0.0.1:2379"
+DEFAULT_TIMEOUT_SECONDS: Final = 5.0
+
+
+@app.command()
+def up(
+    nodes: Annotated[
+        int | None,
+        typer.Option("--nodes", help="Members: 1, 3, 5 or 7. Default: as stored, or 3.", show_default=False),
+    ] = None,
+    gateways: Annotated[int, typer.Option("--gateways", help="Gateways, on consecutive ports.")] = 1,
+    name: Name = "default",
+    data_dir: Annotated[str, typer.Option("--data-dir", help="Where clusters keep their data.")] = (
+        "./etcray-data"
+    ),
+    address: Address = None,
+    listen: Annotated[str, typer.Option("--listen", help="HOST:PORT of the first gateway.")] = (
+        "127.0.0.1:2379"
+    ),
+    detach: Annotated[bool, typer.Option("--detach", help="Return once it serves; it goes on.")] = False,
+    dashboard: Annotated[bool, typer.Option("--dashboard", help="With Ray's dashboard.")] = False,
+    json: Json = False,
+) -> None:
+    """Start a cluster, or start again the one that is stored, and show it until Ctrl-C."""
+    from etcray.cli import up as command
+    from etcray.launch import LaunchOptions
+
+    options = LaunchOptions(
+        name=name,
+        nodes=nodes,
+        gateways=gateways,
+        data_dir=data_dir,
+        listen=listen,
+        address=address,
+        dashboard=dashboard,
+        is_command=True,
+    )
+    if detach:
+        command.run_detached(options, json)
+    else:
+        command.run(options, json)
+
+
+@app.command()
+def status(name: Name = "default", address: Address = None, json: Json = False) -> None:
+    """Show members, gateways and the supervisor of a running cluster."""
+    from etcray.cli import clusters
+
+    clusters.status(name, address, json)
+
+
+@app.command()
+def down(name: Name = "default", address: Address = None, json: Json = False) -> None:
+    """Stop a running cluster cleanly. Its data stays."""
+    from etcray.cli import clusters
+
+    clusters.down(name, address, json)
+
+
+@app.command()
+def get(
+    key: Key,
+    range_end: RangeEnd = None,
+    prefix: Prefix = False,
+    from_key: FromKey = False,
+    rev: Annotated[int, typer.Option("--rev", help="As of this revision; 0 is now.")] = 0,
+    limit: Annotated[int, typer.Option("--limit", help="At most so many pairs; 0 is all.")] = 0,
+    keys_only: Annotated[bool, typer.Option("--keys-only", help="Without values.")] = False,
+    count_only: Annotated[bool, typer.Option("--count-only", help="Only how many there are.")] = False,
+    print_value_only: Annotated[bool, typer.Option("--print-value-only", help="Without keys.")] = False,
+    sort_by: Annotated[SortBy, typer.Option("--sort-by", case_sensitive=False)] = SortBy.KEY,
+    order: Annotated[Order, typer.Option("--order", case_sensitive=False)] = Order.ASCEND,
+    consistency: Annotated[
+        Consistency,
+        typer.Option("--consistency", help="l: linearizable. s: serializable, faster, may be old."),
+    ] = Consistency.LINEARIZABLE,
+    endpoints: Endpoints = DEFAULT_ENDPOINTS,
+    command_timeout: CommandTimeout = DEFAULT_TIMEOUT_SECONDS,
+    json: Json = False,
+) -> None:
+    """Show the value of a key, or of several."""
+    from etcray.cli import kv
+
+    kv.get(kv.range_from(locals()), kv.Shown(keys_only, count_only, print_value_only, json), kv.At(locals()))
+
+
+@app.command()
+def put(
+    key: Key,
+    value: Annotated[
+        str | None, typer.Argument(metavar="[VALUE]", help="From standard input if left out.")
+    ] = None,
+    lease: Annotated[str, typer.Option("--lease", help="Lease to attach the key to, hexadecimal.")] = "0",
+    prev_kv: PrevKv = False,
+    ignore_value: Annotated[bool, typer.Option("--ignore-value", help="Keep the value.")] = False,
+    ignore_lease: Annotated[bool, typer.Option("--ignore-lease", help="Keep the lease.")] = False,
+    endpoints: Endpoints = DEFAULT_ENDPOINTS,
+    command_timeout: CommandTimeout = DEFAULT_TIMEOUT_SECONDS,
+    json: Json = False,
+) -> None:
+    """Write a key."""
+    from etcray.cli import kv
+
+    kv.put(kv.put_from(locals(), standard_input=True), kv.At(locals()), as_json=json)
+
+
+@app.command(name="del")
+def delete(
+    key: Key,
+    range_end: RangeEnd = None,
+    prefix: Prefix = False,
+    from_key: FromKey = False,
+    prev_kv: PrevKv = False,
+    endpoints: Endpoints = DEFAULT_ENDPOINTS,
+    command_timeout: CommandTimeout = DEFAULT_TIMEOUT_SECONDS,
+    json: Json = False,
+) -> None:
+    """Remove a key, or several."""
+    from etcray.cli import kv
+
+    kv.delete(kv.delete_from(locals()), kv.At(locals()), as_json=json)
+
+
+@app.command()
+def txn(
+    interactive: Annotated[
+        bool, typer.Option("--interactive", "-i", help="With prompts; so it is on a terminal.")
+    ] = False,
+    endpoints: Endpoints = DEFAULT_ENDPOINTS,
+    command_timeout: CommandTimeout = DEFAULT_TIMEOUT_SECONDS,
+    json: Json = False,
+) -> None:
+    """Carry out a transaction, read from standard input.
+
+    Comparisons, then what to do if all of them hold, then what to do if not; each part ends with an
+    empty line. A comparison: mod("key") > "0", also create, version, value and lease, with < = != >.
+    An operation: get, put or del with the options of those commands.
+    """
+    from etcray.cli import kv
+
+    kv.txn(interactive or sys.stdin.isatty(), kv.At(locals()), as_json=json)
+
+
+def main() -> NoReturn:
+    """The entry point: every expected error becomes one message and an exit code."""
+    try:
+        app()
+    except Exception as error:
+        code = exit_code_of(error)
+        if code is None:
+            raise
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(code)
+    sys.exit(0)
+
+
+def exit_code_of(error: Exception) -> int | None:
+    """None for an error that nobody expected: its traceback is then the message."""
+    from etcray_storage.errors import OperatingError
+
+    if isinstance(error, OptionsError):
+        return EXIT_USAGE
+    if isinstance(error, ClusterError | OperatingError):
+        return EXIT_FAILED
+    # Only a command that used the client can have raised its errors: do not import it for that.
+    client_errors = sys.modules.get("etcray.client.errors")
+    if client_errors is not None and isinstance(error, client_errors.EtcrayError):
+        return EXIT_FAILED
+    return None

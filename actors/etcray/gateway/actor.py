@@ -1,0 +1,137 @@
+"""The gateway as a Ray actor: a thin shell around `GatewayServer`. The only module here that knows Ray.
+
+An asyncio actor, because a gateway is one event loop with many clients; Ray runs it on uvloop. Calls to
+members go out through their handles, one bytes object each way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import sys
+import traceback
+from typing import Any, Final
+
+import msgspec
+from ray.exceptions import RayError
+
+from etcray.gateway.dispatcher import MemberUnreachableError
+from etcray.gateway.server import GatewayCounters, GatewayServer
+from etcray.spec import ClusterSpec, GatewaySpec, decode_spec
+from etcray_storage.types import MemberId
+
+STOP_GRACE_SECONDS: Final = 2.0
+"""For requests that run when the gateway is told to stop."""
+DEFECT_EXIT_CODE: Final = 70
+
+
+class GatewayStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What the gateway says of itself, as msgpack."""
+
+    index: int
+    endpoint: str
+    """HOST:PORT; empty before `open`."""
+    process_id: int
+    counters: GatewayCounters | None
+
+
+class RayMemberChannel:
+    """Calls one member through its actor handle."""
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+
+    async def propose(self, batch: bytes) -> bytes:
+        return await self._call(self._handle.propose, batch)
+
+    async def read(self, request: bytes) -> bytes:
+        return await self._call(self._handle.read, request)
+
+    async def status(self) -> bytes:
+        return await self._call(self._handle.status)
+
+    @staticmethod
+    async def _call(method: Any, *arguments: bytes) -> bytes:
+        """A dead actor, a broken way to it and an exception in the member are all the same to a
+        gateway: ask another. The member's supervisor learns of each by itself."""
+        try:
+            reply: bytes = await method.remote(*arguments)
+        except RayError as error:
+            raise MemberUnreachableError(str(error)) from error
+        return reply
+
+
+class GatewayActor:
+    """One gateway's process. Created by the supervisor, which alone decides where and when."""
+
+    def __init__(self, spec: bytes, index: int) -> None:
+        self._cluster: ClusterSpec = decode_spec(spec)
+        self._spec: GatewaySpec = next(g for g in self._cluster.gateways if g.index == index)
+        self._server: GatewayServer | None = None
+        self._members: dict[int, Any] = {}
+        self._endpoint = ""
+        self._watch: asyncio.Task[None] | None = None
+
+    async def open(self) -> str:
+        """Bind and serve; the endpoint as HOST:PORT. Once open, returns the same again.
+
+        Raises `ListenError` if the address cannot be had; the next call may succeed."""
+        if self._endpoint:
+            return self._endpoint
+        server = GatewayServer(self._cluster.cluster_id, self._channels(), [], random.Random(os.urandom(16)))
+        try:
+            port = await server.open(self._spec.host, self._spec.port)
+        except BaseException:
+            await server.stop(0.0)
+            raise
+        self._server = server
+        self._watch = asyncio.get_running_loop().create_task(_end_with(server))
+        self._endpoint = f"{self._spec.host}:{port}"
+        others = [f"{g.host}:{g.port}" for g in self._cluster.gateways if g is not self._spec and g.port]
+        await self.set_endpoints([self._endpoint, *others])
+        return self._endpoint
+
+    async def set_members(self, handles: dict[int, Any]) -> None:
+        """The actors of all members; called again whenever one of them was created anew."""
+        self._members = handles
+        if self._server is not None:
+            self._server.dispatcher.set_channels(self._channels())
+
+    def _channels(self) -> dict[MemberId, RayMemberChannel]:
+        return {MemberId(member): RayMemberChannel(handle) for member, handle in self._members.items()}
+
+    async def set_endpoints(self, endpoints: list[str]) -> None:
+        """HOST:PORT of every gateway: what clients are told in member lists."""
+        if self._server is not None:
+            self._server.context.endpoints = [f"http://{endpoint}" for endpoint in endpoints]
+
+    async def status(self) -> bytes:
+        """An encoded `GatewayStatus`."""
+        return msgspec.msgpack.encode(
+            GatewayStatus(
+                index=self._spec.index,
+                endpoint=self._endpoint,
+                process_id=os.getpid(),
+                counters=self._server.counters() if self._server is not None else None,
+            )
+        )
+
+    async def stop(self) -> None:
+        """Say goodbye to clients and close. The process is of no use afterwards. Idempotent."""
+        if self._watch is not None:
+            self._watch.cancel()
+        if self._server is not None:
+            await self._server.stop(STOP_GRACE_SECONDS)
+
+
+async def _end_with(server: GatewayServer) -> None:
+    """A background task died of a defect: so does the process, and the supervisor makes a new one.
+    Serving on with state that broke an assertion would be worse."""
+    try:
+        await asyncio.shield(server.dispatcher.failed)
+    except asyncio.CancelledError:
+        raise
+    except BaseException:
+        traceback.print_exc(file=sys.stderr)
+        os._exit(DEFECT_EXIT_CODE)

@@ -1,0 +1,384 @@
+"""gRPC calls over HTTP/2 streams: the table of methods, and the life of a call.
+
+The texts of transport errors are grpc-go's, because that is what etcd's clients see from etcd. Nothing
+here knows etcd's services: they register their methods with a `Router`.
+
+A unary handler gets the request's bytes and returns the response's. A streaming handler is an async
+generator over response messages; it is cancelled at its current await when the client leaves or the
+deadline passes, so cleanup belongs into `finally`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Final
+
+from etcray.gateway.framing import (
+    Decompressor,
+    Deframer,
+    find_decompressor,
+    frame,
+    parse_timeout,
+    status_trailers,
+)
+from etcray.gateway.http_engine import (
+    HeaderMap,
+    RequestHead,
+    Stream,
+    plain_headers,
+)
+from etcray.gateway.http_messages import HttpRequest, HttpResponse, Receiver
+from etcray_storage import limits
+from etcray_storage.errors import REQUEST_TOO_MANY_REQUESTS, Code, EtcdError, error_by_number
+
+logger = logging.getLogger(__name__)
+
+_HEADERS: Final = HeaderMap([("content-type", "application/grpc")])
+_TRAILERS_OK: Final = HeaderMap([("grpc-status", "0")])
+
+
+class Call:
+    """What a handler may know about its call besides the request."""
+
+    __slots__ = ("_headers", "path")
+
+    def __init__(self, path: str, headers: HeaderMap) -> None:
+        self.path = path
+        self._headers = headers
+
+    def metadata(self, name: str) -> str | None:
+        """The first value of this lower-case name."""
+        value = self._headers.get(name)
+        return None if value is None else value.decode("latin-1")
+
+
+UnaryHandler = Callable[[bytes, Call], Awaitable[bytes]]
+ServerStreamHandler = Callable[[bytes, Call], AsyncGenerator[bytes, None]]
+StreamHandler = Callable[[AsyncIterator[bytes], Call], AsyncGenerator[bytes, None]]
+Admission = Callable[[Call], Awaitable[None]]
+PlainHandler = Callable[[HttpRequest], Awaitable[HttpResponse]]
+
+
+class Router:
+    """The methods that this server has, and what happens before each of them. An `Application`."""
+
+    def __init__(self, plain: PlainHandler, admission: Admission) -> None:
+        self._plain = plain
+        self.admission = admission
+        """Awaited before every handler; refuses a call by raising `EtcdError`."""
+        self._services: set[str] = set()
+        self.unary_handlers: dict[str, UnaryHandler] = {}
+        self.stream_handlers: dict[str, StreamHandler] = {}
+        self.call_count = 0
+        self.incomplete_bytes = 0
+        """Parts of messages that wait for their rest, over all calls."""
+
+    def unary(self, path: str, handler: UnaryHandler) -> None:
+        self._register(path)
+        self.unary_handlers[path] = handler
+
+    def server_stream(self, path: str, handler: ServerStreamHandler) -> None:
+        """One request, any number of responses."""
+
+        async def run(requests: AsyncIterator[bytes], call: Call) -> AsyncGenerator[bytes, None]:
+            async for request in requests:
+                async with aclosing(handler(request, call)) as responses:
+                    async for response in responses:
+                        yield response
+                return
+            raise EtcdError(Code.INTERNAL, "grpc: no request message was received")
+
+        self.stream(path, run)
+
+    def stream(self, path: str, handler: StreamHandler) -> None:
+        """Any number of requests and responses."""
+        self._register(path)
+        self.stream_handlers[path] = handler
+
+    def _register(self, path: str) -> None:
+        assert path not in self.unary_handlers, f"{path} is registered twice"
+        assert path not in self.stream_handlers, f"{path} is registered twice"
+        self._services.add(path.rpartition("/")[0])
+
+    def stream_opened(self, head: RequestHead, stream: Stream) -> Receiver:
+        content_type = head.headers.get("content-type") or b""
+        if not content_type.startswith(b"application/grpc"):
+            return _PlainReceiver(head, stream, self.plain_request)
+        self.call_count += 1
+        if head.method != "POST":
+            return _refuse(stream, EtcdError(Code.INTERNAL, f"invalid gRPC request method {head.method!r}"))
+        try:
+            seconds = parse_timeout(head.headers.get("grpc-timeout"))
+            inflate = find_decompressor(head.headers.get("grpc-encoding"))
+        except EtcdError as error:
+            return _refuse(stream, error)
+        unary = self.unary_handlers.get(head.path)
+        if unary is not None:
+            return _UnaryReceiver(head, stream, self, unary, inflate, seconds)
+        handler = self.stream_handlers.get(head.path)
+        if handler is not None:
+            return _StreamReceiver(head, stream, self, handler, inflate, seconds)
+        return _refuse(stream, self._unknown(head.path))
+
+    def _unknown(self, path: str) -> EtcdError:
+        service, _, method = path.rpartition("/")
+        if service in self._services:
+            return EtcdError(
+                Code.UNIMPLEMENTED, f"unknown method {method} for service {service.removeprefix('/')}"
+            )
+        return EtcdError(Code.UNIMPLEMENTED, f"unknown service {service.removeprefix('/')}")
+
+    async def plain_request(self, request: HttpRequest) -> HttpResponse:
+        try:
+            return await self._plain(request)
+        except Exception:
+            logger.critical("handler of %s %s failed", request.method, request.target, exc_info=True)
+            return HttpResponse(500, "text/plain; charset=utf-8", b"Internal Server Error\n")
+
+
+class _Discard:
+    """The call is answered; what the client still sends is dropped."""
+
+    def data_received(self, data: bytes) -> None:
+        return
+
+    def end_received(self) -> None:
+        return
+
+    def abandoned(self) -> None:
+        return
+
+
+def _refuse(stream: Stream, error: EtcdError) -> Receiver:
+    stream.send_head(status_trailers(error, with_head=True), end=True)
+    return _Discard()
+
+
+class _CallReceiver:
+    """What unary and streaming calls share: the task that answers, and its three early ends."""
+
+    def __init__(
+        self, head: RequestHead, stream: Stream, router: Router, inflate: Decompressor | None,
+        seconds: float | None,
+    ) -> None:  # fmt: skip
+        self.call = Call(head.path, head.headers)
+        self.stream = stream
+        self.router = router
+        self.deframer = Deframer(inflate)
+        self.task: asyncio.Task[None] | None = None
+        self.head_sent = False
+        self._incomplete_bytes = 0
+        self._deadline: asyncio.TimerHandle | None = None
+        if seconds is not None:
+            self._deadline = asyncio.get_running_loop().call_later(seconds, self._deadline_passed)
+
+    def abandoned(self) -> None:
+        self._finish()
+
+    def receive(self, data: bytes) -> list[bytes]:
+        """The messages that are complete now. Raises `EtcdError`, after which the call has to end."""
+        messages = self.deframer.feed(data)
+        self._account(self.deframer.incomplete_bytes)
+        if self.router.incomplete_bytes > limits.REQUESTS_INCOMPLETE_BYTES_MAX and self._incomplete_bytes:
+            raise error_by_number(REQUEST_TOO_MANY_REQUESTS.number)
+        return messages
+
+    def _account(self, incomplete_bytes: int) -> None:
+        self.router.incomplete_bytes += incomplete_bytes - self._incomplete_bytes
+        self._incomplete_bytes = incomplete_bytes
+
+    def _deadline_passed(self) -> None:
+        self.fail(EtcdError(Code.DEADLINE_EXCEEDED, "context deadline exceeded"))
+
+    def _finish(self) -> None:
+        self._account(0)
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        if self.task is not None:
+            self.task.cancel()
+            self.task = None
+
+    def fail(self, error: EtcdError) -> None:
+        """End the call with this status."""
+        if not self.stream.closed:
+            if self.head_sent:
+                self.stream.send_trailers(status_trailers(error))
+            else:
+                self.stream.send_head(status_trailers(error, with_head=True), end=True)
+        self._finish()
+
+    def ended(self) -> None:
+        """The handler is done: there is nothing left to cancel."""
+        self._account(0)
+        self.task = None
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def crashed(self, error: Exception) -> None:
+        """A defect of ours: the client gets an error, the log gets the story, the gateway lives."""
+        logger.critical("handler of %s failed", self.call.path, exc_info=error)
+        self.ended()
+        self.fail(EtcdError(Code.INTERNAL, f"etcray: internal error ({type(error).__name__})"))
+
+
+class _UnaryReceiver(_CallReceiver):
+    """One request message, one response message."""
+
+    def __init__(
+        self, head: RequestHead, stream: Stream, router: Router, handler: UnaryHandler,
+        inflate: Decompressor | None, seconds: float | None,
+    ) -> None:  # fmt: skip
+        super().__init__(head, stream, router, inflate, seconds)
+        self._handler = handler
+        self._request: bytes | None = None
+
+    def data_received(self, data: bytes) -> None:
+        self.stream.consume(len(data))
+        try:
+            messages = self.receive(data)
+        except EtcdError as error:
+            self.fail(error)
+            return
+        if messages:
+            if self._request is not None or len(messages) > 1:
+                self.fail(EtcdError(Code.INTERNAL, "grpc: a unary call received more than one message"))
+                return
+            self._request = messages[0]
+
+    def end_received(self) -> None:
+        if self._request is None or self.deframer.incomplete_bytes:
+            self.fail(EtcdError(Code.INTERNAL, "grpc: the request ended inside a message"))
+            return
+        self.task = asyncio.get_running_loop().create_task(self._answer(self._request))
+
+    async def _answer(self, request: bytes) -> None:
+        try:
+            await self.router.admission(self.call)
+            response = await self._handler(request, self.call)
+        except EtcdError as error:
+            self.ended()
+            self.fail(error)
+        except Exception as error:
+            self.crashed(error)
+        else:
+            self.ended()
+            if not self.stream.closed:
+                self.stream.respond(_HEADERS, frame(response), _TRAILERS_OK)
+
+
+class _StreamReceiver(_CallReceiver):
+    """A streaming call. Messages wait in a bounded queue; a client that is faster than the handler
+    is stopped by HTTP/2 flow control, and a handler that is faster than its client waits."""
+
+    def __init__(
+        self, head: RequestHead, stream: Stream, router: Router, handler: StreamHandler,
+        inflate: Decompressor | None, seconds: float | None,
+    ) -> None:  # fmt: skip
+        super().__init__(head, stream, router, inflate, seconds)
+        self._handler = handler
+        self._messages: deque[bytes] = deque()
+        self._message_bytes = 0
+        """In `_messages`."""
+        self._held_bytes = 0
+        """Received, but the client may not yet send as many more."""
+        self._ended = False
+        self._arrived = asyncio.Event()
+        self.task = asyncio.get_running_loop().create_task(self._answer())
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            messages = self.receive(data)
+        except EtcdError as error:
+            self.fail(error)
+            return
+        self._messages.extend(messages)
+        self._message_bytes += sum(map(len, messages))
+        self._held_bytes += len(data)
+        self._release()
+        self._arrived.set()
+
+    def _release(self) -> None:
+        few = len(self._messages) <= limits.STREAM_MESSAGES_PENDING_MAX
+        small = self._message_bytes <= limits.STREAM_BYTES_PENDING_MAX
+        if self._held_bytes and few and (small or not self._messages):
+            self.stream.consume(self._held_bytes)
+            self._held_bytes = 0
+
+    def end_received(self) -> None:
+        if self.deframer.incomplete_bytes:
+            self.fail(EtcdError(Code.INTERNAL, "grpc: the request ended inside a message"))
+            return
+        self._ended = True
+        self._arrived.set()
+
+    async def _requests(self) -> AsyncIterator[bytes]:
+        while True:
+            while self._messages:
+                message = self._messages.popleft()
+                self._message_bytes -= len(message)
+                self._release()
+                yield message
+            if self._ended:
+                return
+            self._arrived.clear()
+            await self._arrived.wait()
+
+    async def _answer(self) -> None:
+        try:
+            await self.router.admission(self.call)
+            async with aclosing(self._handler(self._requests(), self.call)) as responses:
+                async for response in responses:
+                    if not self.head_sent:
+                        self.head_sent = True
+                        self.stream.send_head(_HEADERS)
+                    self.stream.send_data(frame(response))
+                    await self.stream.drained()
+        except EtcdError as error:
+            self.ended()
+            self.fail(error)
+        except Exception as error:
+            self.crashed(error)
+        else:
+            self.ended()
+            if not self.head_sent:
+                self.stream.send_head(_HEADERS)
+            self.stream.send_trailers(_TRAILERS_OK)
+
+
+class _PlainReceiver:
+    """An HTTP/2 request that is not gRPC: the same routes as over HTTP/1.1."""
+
+    def __init__(self, head: RequestHead, stream: Stream, plain: PlainHandler) -> None:
+        self._head = head
+        self._stream = stream
+        self._plain = plain
+        self._body = bytearray()
+        self._task: asyncio.Task[None] | None = None
+
+    def data_received(self, data: bytes) -> None:
+        self._stream.consume(len(data))
+        self._body += data
+        if len(self._body) > limits.GRPC_RECEIVE_BYTES_MAX:
+            self._stream.reset()
+
+    def end_received(self) -> None:
+        request = HttpRequest(self._head.method, self._head.path, bytes(self._body))
+        self._task = asyncio.get_running_loop().create_task(self._answer(request))
+
+    def abandoned(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _answer(self, request: HttpRequest) -> None:
+        response = await self._plain(request)
+        has_body = bool(response.body) and request.method != "HEAD"
+        self._stream.send_head(plain_headers(response), status=response.status, end=not has_body)
+        if has_body:
+            self._stream.send_data(response.body)
+            self._stream.send_trailers(HeaderMap())

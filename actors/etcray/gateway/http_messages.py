@@ -1,0 +1,59 @@
+"""What passes between the HTTP engine and its neighbours: the socket below, the application above."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+
+class HttpRequest(msgspec.Struct, frozen=True):
+    """A whole plain request, HTTP/1.1 or 2."""
+
+    method: str
+    target: str
+    """Path and query, as sent."""
+    body: bytes
+
+
+class HttpResponse(msgspec.Struct, frozen=True):
+    """A whole response; its length is added by the protocol."""
+
+    status: int
+    content_type: str
+    body: bytes
+    allow: str = ""
+    """The methods that the path knows, for status 405."""
+
+
+class Receiver(Protocol):
+    """What the application puts behind one HTTP/2 stream. Called on the event loop, never again
+    after `end_received` or `abandoned`, except that `abandoned` may follow `end_received`."""
+
+    def data_received(self, data: bytes) -> None: ...
+
+    def end_received(self) -> None: ...
+
+    def abandoned(self) -> None:
+        """The client reset the stream or its connection is gone: nobody reads an answer."""
+
+
+class Socket(Protocol):
+    """What a protocol needs of its accepted connection."""
+
+    write_paused: bool
+    stopping: bool
+
+    def write(self, data: bytes) -> None: ...
+
+    def close(self) -> None:
+        """Close once what was written has left."""
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+    def start_timer(self) -> None:
+        """The connection is closed if no request head is complete in time."""
+
+    def cancel_timer(self) -> None: ...

@@ -1,0 +1,75 @@
+"""One gateway, without Ray: the services, the router and the listening port put together."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+
+import msgspec
+
+from etcray.gateway.cluster import ClusterService
+from etcray.gateway.dispatcher import Dispatcher, MemberChannel
+from etcray.gateway.grpc import Router
+from etcray.gateway.health import HealthService
+from etcray.gateway.http_routes import HttpRoutes
+from etcray.gateway.kv import KvService
+from etcray.gateway.listener import HttpServer
+from etcray.gateway.maintenance import MaintenanceService
+from etcray.gateway.service import ServiceContext
+from etcray_storage.types import ClusterId, MemberId
+
+
+class GatewayCounters(msgspec.Struct, frozen=True, kw_only=True):
+    """What a gateway did since it started, and what it has to do now."""
+
+    connections: int
+    calls: int
+    commands: int
+    command_batches: int
+    reads: int
+    read_batches: int
+    resends: int
+    pending: int
+
+
+class GatewayServer:
+    """Create it on its event loop. `open` before use; `stop` ends it for good."""
+
+    def __init__(
+        self,
+        cluster_id: ClusterId,
+        channels: Mapping[MemberId, MemberChannel],
+        endpoints: list[str],
+        rng: random.Random,
+    ) -> None:
+        self.dispatcher = Dispatcher(channels, rng)
+        self.context = ServiceContext(cluster_id, self.dispatcher, endpoints)
+        self._router = Router(HttpRoutes(self.context).handle, self.context.admit)
+        KvService(self.context).register(self._router)
+        ClusterService(self.context).register(self._router)
+        MaintenanceService(self.context).register(self._router)
+        HealthService().register(self._router)
+        self._http = HttpServer(self._router)
+
+    async def open(self, host: str, port: int) -> int:
+        """Bind and serve. Returns the port; raises `ListenError`."""
+        return await self._http.listen(host, port)
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Let running requests finish within the grace time, then end the rest."""
+        await self._http.stop(grace_seconds)
+        await self.dispatcher.stop()
+
+    def counters(self) -> GatewayCounters:
+        dispatcher = self.dispatcher
+        reads = (dispatcher.linearizable_reads, dispatcher.serializable_reads)
+        return GatewayCounters(
+            connections=self._http.connection_count,
+            calls=self._router.call_count,
+            commands=dispatcher.proposals.command_count,
+            command_batches=dispatcher.proposals.batch_count,
+            reads=sum(r.read_count for r in reads),
+            read_batches=sum(r.batch_count for r in reads),
+            resends=dispatcher.delivery.resend_count,
+            pending=dispatcher.proposals.pending_count + sum(r.pending_count for r in reads),
+        )

@@ -1,0 +1,43 @@
+"""The batching policy: who waits, for whom, and how long."""
+
+from __future__ import annotations
+
+from etcray.gateway.gathering import GATHER_MIN, HOLD_SECONDS_MAX, Gathering
+
+
+def gathering() -> Gathering:
+    return Gathering(batch_max=1000, in_flight_max=2)
+
+
+def test_first_request_leaves_at_once() -> None:
+    assert gathering().may_send(5.0, pending=1, unanswered=0, in_flight=0)
+
+
+def test_lone_client_never_waits() -> None:
+    policy = gathering()
+    policy.answered(10.0, sent_at=9.0, count=1, pending=0)
+    assert policy.may_send(10.0, pending=1, unanswered=0, in_flight=0)
+
+
+def test_batch_waits_for_the_clients_that_were_just_answered() -> None:
+    policy = gathering()
+    policy.answered(10.0, sent_at=9.996, count=30, pending=34)
+    assert 10.0005 < policy.hold_until < 10.0015
+    assert not policy.may_send(10.0, pending=34, unanswered=0, in_flight=0)
+    assert policy.may_send(10.0, pending=64, unanswered=0, in_flight=0)
+    assert policy.may_send(policy.hold_until, pending=34, unanswered=0, in_flight=0)
+
+
+def test_wait_has_a_bound_whatever_the_last_round_took() -> None:
+    policy = gathering()
+    policy.answered(10.0, sent_at=3.0, count=30, pending=0)
+    assert policy.hold_until == 10.0 + HOLD_SECONDS_MAX
+
+
+def test_further_batch_leaves_when_it_is_as_large_as_what_is_under_way() -> None:
+    policy = gathering()
+    assert not policy.may_send(0.0, pending=GATHER_MIN - 1, unanswered=1, in_flight=1)
+    assert policy.may_send(0.0, pending=GATHER_MIN, unanswered=1, in_flight=1)
+    assert not policy.may_send(0.0, pending=GATHER_MIN, unanswered=GATHER_MIN + 1, in_flight=1)
+    assert policy.may_send(0.0, pending=1000, unanswered=5000, in_flight=1), "a full batch need not wait"
+    assert not policy.may_send(0.0, pending=1000, unanswered=1, in_flight=2)
