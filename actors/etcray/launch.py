@@ -18,6 +18,7 @@ import re
 import secrets
 import socket
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -286,10 +287,28 @@ def check_against_stored(options: LaunchOptions, stored: ClusterSpec) -> None:
 
 
 def compose_gateways(count: int, host: str, port: int) -> tuple[GatewaySpec, ...]:
-    """Gateways on consecutive ports, or each on one that the system chooses."""
-    return tuple(
-        GatewaySpec(index=index, host=host, port=port + index if port else 0) for index in range(count)
-    )
+    """Gateways on consecutive ports, or each on one that the system chooses. It is chosen here, not
+    by the gateway: one that is created again must come back where its clients look for it."""
+    ports = range(port, port + count) if port else _free_ports(count, host)
+    return tuple(GatewaySpec(index=index, host=host, port=port) for index, port in enumerate(ports))
+
+
+def _free_ports(count: int, host: str) -> list[int]:
+    """Ports that are free now, all different. Raises OptionsError for a host that is not ours."""
+    with ExitStack() as probes:
+        found = []
+        for _ in range(count):
+            probe = probes.enter_context(socket.socket(_family(host), socket.SOCK_STREAM))
+            try:
+                probe.bind((host, 0))
+            except OSError as error:
+                raise OptionsError(f"cannot listen on {host}: {error.strerror or error}") from error
+            found.append(int(probe.getsockname()[1]))
+        return found
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def place_gateways(gateways: tuple[GatewaySpec, ...], nodes: list[NodePin]) -> tuple[GatewaySpec, ...]:
@@ -308,10 +327,7 @@ def place_gateways(gateways: tuple[GatewaySpec, ...], nodes: list[NodePin]) -> t
 def check_ports(gateways: tuple[GatewaySpec, ...]) -> None:
     """Raises PortInUseError if a gateway could not listen now, OptionsError if it never could."""
     for gateway in gateways:
-        if not gateway.port:
-            continue
-        family = socket.AF_INET6 if ":" in gateway.host else socket.AF_INET
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
+        with socket.socket(_family(gateway.host), socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((gateway.host, gateway.port))

@@ -46,7 +46,6 @@ class GatewaySpec(msgspec.Struct, frozen=True, kw_only=True):
     index: int
     host: str
     port: int
-    """0 lets the system choose one; the gateway reports which."""
     pin: NodePin | None = None
     """As a member's."""
 

@@ -212,7 +212,6 @@ class Supervisor:
                 watched.handle = ray.get_actor(watched.ray_name, namespace=RAY_NAMESPACE)
             except ValueError:
                 continue
-            self._opened_once.add(name)
             self._begin(name, watched)
 
     def _create(self, charge: Charge) -> None:

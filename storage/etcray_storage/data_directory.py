@@ -57,13 +57,28 @@ class DataDirectory:
 
     @classmethod
     def open(
-        cls, path: Path, cluster_id: ClusterId, member_id: MemberId, cluster_name: str, member_name: str
+        cls,
+        path: Path,
+        cluster_id: ClusterId,
+        member_id: MemberId,
+        cluster_name: str,
+        member_name: str,
+        *,
+        must_exist: bool = False,
     ) -> DataDirectory:
         """Create the directory, or check that it is this member's; lock it; count the incarnation.
+
+        `must_exist`: the member has promised things from this directory before, so an empty one is
+        refused, and not filled either.
 
         Raises DataDirectoryInUseError when another process has it, DataDirectoryError when it is of
         another cluster, another member or a newer version (nothing in it was changed then), or when
         it cannot be written. Names are not compared: ids say who a member is, and names may change."""
+        if must_exist and not (path / _IDENTITY).exists():
+            raise DataDirectoryError(
+                f"{path} has lost the data of member {member_name}, and with it votes and acks that others "
+                "rely on: restore the directory"
+            )
         try:
             lock = _prepare(path)
         except OSError as e:

@@ -128,3 +128,20 @@ def test_unwritable_directory_is_refused(tmp_path: Path) -> None:
             _open(tmp_path)
     finally:
         tmp_path.chmod(0o700)
+
+
+def test_a_member_that_promised_things_does_not_start_empty(tmp_path: Path) -> None:
+    path = tmp_path / "lost"
+    with pytest.raises(DataDirectoryError, match="has lost the data"):
+        DataDirectory.open(path, CLUSTER, MEMBER, "default", "node-1", must_exist=True)
+    assert not path.exists()
+
+
+def test_that_everything_was_created_is_remembered(tmp_path: Path) -> None:
+    directory = _open(tmp_path)
+    assert not directory.identity.complete
+    directory.mark_complete()
+    directory.close()
+    directory = _open(tmp_path)
+    assert directory.identity.complete
+    directory.close()

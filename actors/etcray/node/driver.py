@@ -204,22 +204,13 @@ class Driver:
                 self._send_all(promises)
             return
         if record.hard_state is not None:
-            self._hard_state = self._storable(record)
+            self._hard_state = record.hard_state
         self._unsynced.append(list(promises))
         last = record.entries[-1] if record.entries else None
         stable = (last.index, last.term) if last is not None else None
         self._writer.submit(
             Record(hard_state=self._hard_state, entries=record.entries), lambda: self._synced(stable)
         )
-
-    def _storable(self, record: RaftRecord) -> HardState:
-        """Never claims more to be committed than the log holds. Only the record beside a snapshot
-        would: the snapshot's index becomes the commit index when the log is reset to it."""
-        assert record.hard_state is not None
-        commit = record.hard_state.commit
-        if not record.entries and commit > self._hard_state.commit:
-            commit = min(commit, self._raft.status().last_index)
-        return HardState(record.hard_state.term, record.hard_state.vote, commit)
 
     def _synced(self, stable: tuple[Index, Term] | None) -> None:
         """A record is durable: its promises may leave. Called by the log writer, in order."""

@@ -191,7 +191,12 @@ class OpenMember:
         self.cluster = member.cluster
         cluster, spec = member.cluster, member.spec
         self.directory = DataDirectory.open(
-            Path(spec.data_directory), cluster.cluster_id, spec.id, cluster.name, spec.name
+            Path(spec.data_directory),
+            cluster.cluster_id,
+            spec.id,
+            cluster.name,
+            spec.name,
+            must_exist=cluster.formed,
         )
         try:
             recovered = recover(self.directory, cluster)
