@@ -1,0 +1,232 @@
+"""What a launch refuses before anything runs, and what it stores."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from etcray import run_file, state_file
+from etcray.errors import ClusterRunningError, OptionsError, PortInUseError
+from etcray.launch import (
+    LaunchOptions,
+    check_against_stored,
+    check_options,
+    check_ports,
+    compose_gateways,
+    launch,
+    place_gateways,
+)
+from etcray.processes import process_started
+from etcray.run_file import RunRecord
+from etcray.spec import ClusterSpec, NodePin, compose_members, derive_cluster_id
+from etcray.supervisor import check_directory, choose_node
+from etcray_storage.errors import DataDirectoryError
+
+
+def make_spec(directory: Path, name: str = "here", count: int = 3) -> ClusterSpec:
+    return ClusterSpec(
+        name=name,
+        token="token",
+        cluster_id=derive_cluster_id(name, "token"),
+        members=compose_members(name, "token", str(directory), [None] * count),
+        gateways=(),
+    )
+
+
+@pytest.fixture(autouse=True)
+def own_run_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ETCRAY_RUN_DIR", str(tmp_path / "run"))
+
+
+# --- options ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (LaunchOptions(nodes=2), "--nodes"),
+        (LaunchOptions(nodes=0), "--nodes"),
+        (LaunchOptions(gateways=0), "--gateways"),
+        (LaunchOptions(name="a/b"), "name"),
+        (LaunchOptions(name=""), "name"),
+        (LaunchOptions(listen="2379"), "--listen"),
+        (LaunchOptions(listen="localhost:http"), "--listen"),
+        (LaunchOptions(listen="127.0.0.1:65535", gateways=2), "65536"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options: LaunchOptions, word: str) -> None:
+    with pytest.raises(OptionsError, match=word):
+        check_options(options)
+
+
+def test_an_ipv6_address_is_given_in_brackets() -> None:
+    assert check_options(LaunchOptions(listen="[::1]:2379")) == ("::1", 2379)
+
+
+def test_another_number_of_members_than_stored_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OptionsError, match=r"has 3 members, --nodes 5"):
+        check_against_stored(LaunchOptions(nodes=5), make_spec(tmp_path))
+
+
+def test_gateways_take_consecutive_ports() -> None:
+    assert [gateway.port for gateway in compose_gateways(3, "127.0.0.1", 2379)] == [2379, 2380, 2381]
+    assert [gateway.port for gateway in compose_gateways(2, "127.0.0.1", 0)] == [0, 0]
+
+
+def test_gateways_on_loopback_stay_with_the_launcher_and_others_spread() -> None:
+    nodes = [NodePin(hostname=name, address=f"10.0.0.{n}") for n, name in enumerate("ab")]
+    local = place_gateways(compose_gateways(3, "127.0.0.1", 2379), nodes)
+    public = place_gateways(compose_gateways(3, "0.0.0.0", 2379), nodes)
+    assert [g.pin.hostname for g in local if g.pin] == ["a", "a", "a"]
+    assert [g.pin.hostname for g in public if g.pin] == ["a", "b", "a"]
+
+
+def test_a_port_in_use_is_found_before_anything_starts(tmp_path: Path) -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        with pytest.raises(PortInUseError, match="--listen"):
+            check_ports(compose_gateways(1, "127.0.0.1", port))
+        options = LaunchOptions(name="x", data_dir=str(tmp_path), listen=f"127.0.0.1:{port}")
+        with pytest.raises(PortInUseError):
+            launch(options)
+    assert run_file.read("x") is None
+    assert not (tmp_path / "x" / "cluster.json").exists()
+
+
+# --- the state file ---------------------------------------------------------------------------
+
+
+def test_a_stored_cluster_is_read_back(tmp_path: Path) -> None:
+    spec = make_spec(tmp_path)
+    state_file.save(tmp_path, spec)
+    assert state_file.load(tmp_path, "here") == spec
+
+
+def test_a_moved_directory_takes_its_members_along(tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    state_file.save(old, make_spec(old))
+    old.rename(new)
+    stored = state_file.load(new, "here")
+    assert stored is not None
+    assert [member.data_directory for member in stored.members] == [
+        str(new / f"member{n}") for n in (1, 2, 3)
+    ]
+
+
+def test_an_empty_directory_holds_no_cluster(tmp_path: Path) -> None:
+    assert state_file.load(tmp_path, "here") is None
+
+
+def test_members_data_without_a_state_file_is_not_taken_for_a_new_cluster(tmp_path: Path) -> None:
+    (tmp_path / "member1").mkdir()
+    (tmp_path / "member1" / "log").touch()
+    with pytest.raises(DataDirectoryError, match="member1"):
+        state_file.load(tmp_path, "here")
+
+
+def test_another_clusters_directory_is_refused(tmp_path: Path) -> None:
+    state_file.save(tmp_path, make_spec(tmp_path, name="there"))
+    with pytest.raises(DataDirectoryError, match="holds cluster 'there', not 'here'"):
+        state_file.load(tmp_path, "here")
+
+
+def test_a_newer_format_is_refused_by_its_number_alone(tmp_path: Path) -> None:
+    (tmp_path / "cluster.json").write_text('{"format": 99, "unheard": "of"}')
+    with pytest.raises(DataDirectoryError, match="format 99"):
+        state_file.load(tmp_path, "here")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 1}'])
+def test_a_damaged_state_file_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "cluster.json").write_text(content)
+    with pytest.raises(DataDirectoryError, match="not a cluster file"):
+        state_file.load(tmp_path, "here")
+
+
+def test_a_changed_token_is_refused(tmp_path: Path) -> None:
+    state_file.save(tmp_path, msgspec.structs.replace(make_spec(tmp_path), token="another"))
+    with pytest.raises(DataDirectoryError, match="cluster id"):
+        state_file.load(tmp_path, "here")
+
+
+def test_a_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DataDirectoryError, match="--data-dir"):
+        state_file.make_directory(tmp_path / "file" / "here")
+
+
+def test_two_launches_do_not_share_a_directory(tmp_path: Path) -> None:
+    first = state_file.LaunchLock(tmp_path)
+    with pytest.raises(ClusterRunningError, match=str(os.getpid())):
+        state_file.LaunchLock(tmp_path)
+    first.release()
+    state_file.LaunchLock(tmp_path).release()
+
+
+def test_a_member_that_lost_its_directory_is_not_started_empty(tmp_path: Path) -> None:
+    member = make_spec(tmp_path).members[0]
+    with pytest.raises(DataDirectoryError, match="gone"):
+        check_directory(member)
+    (tmp_path / "member1").mkdir()
+    with pytest.raises(DataDirectoryError, match="gone"):
+        check_directory(member)
+    (tmp_path / "member1" / "identity.json").touch()
+    check_directory(member)
+
+
+# --- the run record ---------------------------------------------------------------------------
+
+
+def make_record(process_id: int, started: float) -> RunRecord:
+    return RunRecord(
+        name="here", data_directory="/x", process_id=process_id, process_started=started, is_command=True
+    )
+
+
+def test_a_run_record_is_found_by_name_and_removed() -> None:
+    record = make_record(os.getpid(), process_started(os.getpid()))
+    run_file.write(record)
+    assert run_file.read("here") == record
+    assert [found.name for found in run_file.read_all()] == ["here"]
+    assert record.launcher_lives
+    run_file.remove("here")
+    assert run_file.read("here") is None
+
+
+def test_a_used_again_process_id_is_not_the_launcher() -> None:
+    assert not make_record(os.getpid(), process_started(os.getpid()) + 1).launcher_lives
+
+
+def test_a_name_that_runs_elsewhere_is_refused(tmp_path: Path) -> None:
+    run_file.write(make_record(os.getppid(), process_started(os.getppid())))
+    options = LaunchOptions(name="here", data_dir=str(tmp_path), listen="127.0.0.1:0")
+    with pytest.raises(ClusterRunningError, match=str(os.getppid())):
+        launch(options)
+
+
+# --- nodes ------------------------------------------------------------------------------------
+
+
+def node(node_id: str, hostname: str, address: str) -> dict[str, object]:
+    return {"NodeID": node_id, "NodeManagerHostname": hostname, "NodeManagerAddress": address, "Alive": True}
+
+
+def test_a_pin_finds_its_machine_after_ray_was_restarted_there() -> None:
+    nodes = [node("new", "a", "10.0.0.1"), node("other", "b", "10.0.0.2")]
+    assert choose_node(NodePin(hostname="a", address="10.0.0.1"), nodes, "x") == "new"
+
+
+def test_a_pin_finds_its_machine_under_a_new_address() -> None:
+    assert choose_node(NodePin(hostname="a", address="10.0.0.9"), [node("n", "a", "10.0.0.1")], "x") == "n"
+
+
+def test_a_pin_never_falls_back_to_another_machine() -> None:
+    with pytest.raises(LookupError, match=r"a \(10.0.0.1\)"):
+        choose_node(NodePin(hostname="a", address="10.0.0.1"), [node("n", "b", "10.0.0.1")], "x")
