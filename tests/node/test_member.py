@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from etcray.node.api import Outcome
+from etcray.node.api import Outcome, ReadRequest, decode_read_reply, encode
 from etcray_storage import limits
-from etcray_storage.commands import encode_batch
+from etcray_storage.commands import ReadKind, encode_batch
+from etcray_storage.proto.rpc_pb2 import RangeRequest, RangeResponse, RequestOp, TxnRequest, TxnResponse
 from tests.node.local_cluster import LocalCluster, put_batch, range_request, wait_for
 
 SESSION = 77
@@ -181,3 +182,30 @@ def test_a_request_of_the_largest_size_is_replicated(tmp_path: Path) -> None:
         value = bytes(range(256)) * (limits.REQUEST_BYTES_MAX // 256)
         cluster.put(SESSION, 1, b"large", value)
         assert cluster.wait_until_equal() == {b"large": value}
+
+
+def test_a_transaction_reads_several_old_revisions_at_once(tmp_path: Path) -> None:
+    with LocalCluster(tmp_path, nodes=1) as cluster:
+        cluster.open_session(SESSION)
+        for sequence in range(1, 6):
+            cluster.put(SESSION, sequence, b"a", b"a%d" % sequence)
+        opened = cluster.leader()._opened
+        assert opened is not None
+        opened.flush()
+        ranges = [
+            RequestOp(request_range=RangeRequest(key=b"a", revision=revision)) for revision in (2, 3, 4, 5)
+        ]
+        txn = TxnRequest(success=ranges).SerializeToString()
+        one = RangeRequest(key=b"a", revision=3).SerializeToString()
+        kinds = bytes([ReadKind.RANGE, ReadKind.TXN, ReadKind.RANGE])
+        reply = decode_read_reply(
+            encode(cluster.leader().read(encode(ReadRequest(True, kinds, [one, txn, one]))))
+        )
+        assert reply.errors == [0, 0, 0]
+        assert RangeResponse.FromString(reply.bodies[0]).kvs[0].value == b"a2"
+        values = [
+            response.response_range.kvs[0].value
+            for response in TxnResponse.FromString(reply.bodies[1]).responses
+        ]
+        assert values == [b"a1", b"a2", b"a3", b"a4"]
+        assert reply.bodies[2] == reply.bodies[0]

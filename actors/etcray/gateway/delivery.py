@@ -135,7 +135,11 @@ class Delivery:
         return sends
 
     def _addressee(self, lane: Lane) -> MemberId:
-        return self._preferred if lane is Lane.READ_SERIALIZABLE else self.leader
+        """Serializable reads go to the leader as well while one is known: it has applied whatever
+        it answered, so a client reads its own writes, as it does at an etcd member."""
+        if lane is Lane.READ_SERIALIZABLE and self.leader == NOBODY:
+            return self._preferred
+        return self.leader
 
     def _put_back(self, parcel: _Parcel, not_before: float) -> None:
         parcel.member = NOBODY

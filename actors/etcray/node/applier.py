@@ -14,10 +14,13 @@ import heapq
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 from etcray_storage.commands import Answer, BatchAnswer, ReadKind
+from etcray_storage.errors import EtcdError
 from etcray_storage.machine.machine import StateMachine
+from etcray_storage.mvcc.rows import Point, RevisionRow, RowsNeededError, ValueReader
 from etcray_storage.types import Entry, Index
 
 BatchId = tuple[int, int]
@@ -46,6 +49,27 @@ class Waiter(Generic[T]):
         """The value, or None after the time-out."""
         self._lock.acquire(timeout=timeout_seconds)
         return self.value
+
+
+class LoadedRows:
+    """The ValueReader of reads that hold the state lock: it has only what was loaded before, for one
+    of them. A transaction may need several loads, one for each of its ranges."""
+
+    def __init__(self, position: int) -> None:
+        self.position = position
+        """Of the read in its batch."""
+        self._rows: dict[Point, RevisionRow] = {}
+
+    def load(self, points: list[Point], tables: ValueReader) -> None:
+        """A compaction may overtake this; then the read that is tried again is answered accordingly,
+        and these points are not asked for."""
+        with suppress(EtcdError):
+            self._rows.update(zip(points, tables.rows(points), strict=True))
+
+    def rows(self, points: list[Point]) -> list[RevisionRow]:
+        if any(point not in self._rows for point in points):
+            raise RowsNeededError(points)
+        return [self._rows[point] for point in points]
 
 
 class Applier:
@@ -111,13 +135,22 @@ class Applier:
                 return
         waiter.resolve(True)
 
-    def read(self, kinds: bytes, requests: Sequence[bytes]) -> list[Answer]:
-        """Answer reads from one state: all of them see the same applied index."""
-        with self.state:
-            return [
-                self.machine.read(ReadKind(kind), request)
-                for kind, request in zip(kinds, requests, strict=True)
-            ]
+    def read(self, kinds: bytes, requests: Sequence[bytes], tables: ValueReader) -> list[Answer]:
+        """Answer reads in order, each from one state. Those of old revisions are interrupted, their
+        rows are loaded without the lock, and they are tried again: applying never waits for SQL."""
+        answers: list[Answer] = []
+        loaded = LoadedRows(0)
+        while len(answers) < len(requests):
+            try:
+                with self.state:
+                    for position in range(len(answers), len(requests)):
+                        kind = ReadKind(kinds[position])
+                        answers.append(self.machine.read(kind, requests[position], loaded))
+            except RowsNeededError as needed:
+                if loaded.position != len(answers):
+                    loaded = LoadedRows(len(answers))
+                loaded.load(needed.points, tables)
+        return answers
 
     def replace(self, machine: StateMachine) -> None:
         """Go on with the state of a snapshot. The caller holds `state`. Nothing that was handed over

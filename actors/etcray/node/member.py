@@ -159,7 +159,7 @@ class Member:
         return self._answer_reads(opened, request)
 
     def _answer_reads(self, opened: OpenMember, request: ReadRequest) -> ReadReply:
-        answers = opened.applier.read(request.kinds, request.requests)
+        answers = opened.applier.read(request.kinds, request.requests, opened.tables)
         state = opened.driver.soft_state
         return ReadReply(
             Outcome.ANSWERED,

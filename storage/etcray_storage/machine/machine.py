@@ -144,10 +144,18 @@ class StateMachine:
         return BatchAnswer(batch.session, batch.sequence, revisions, numbers, bodies)
 
     # --- reads --------------------------------------------------------------------------------
-    def read(self, kind: ReadKind, request: bytes) -> Answer:
+    def read(self, kind: ReadKind, request: bytes, reader: ValueReader | None = None) -> Answer:
         """Answer from what is applied now; changes nothing. A transaction that could write is
-        refused as malformed. A list of members has no revision, as in etcd."""
-        number, body = _execute(self._reads, kind, request)
+        refused as malformed. A list of members has no revision, as in etcd.
+
+        `reader`, if given, stands in for the machine's own: what it raises comes out of here, and
+        the same read may then be tried again."""
+        own = self._store.reader
+        self._store.reader = reader or own
+        try:
+            number, body = _execute(self._reads, kind, request)
+        finally:
+            self._store.reader = own
         return Answer(0 if kind == ReadKind.MEMBER_LIST else self.revision, number, body)
 
     # --- the tables ---------------------------------------------------------------------------

@@ -64,6 +64,14 @@ class Point(NamedTuple):
     main: int
 
 
+class RowsNeededError(Exception):
+    """Raised by a ValueReader that must not touch the disk: these rows have to be loaded first."""
+
+    def __init__(self, points: list[Point]) -> None:
+        super().__init__(f"{len(points)} rows are needed")
+        self.points = points
+
+
 class ValueReader(Protocol):
     """Reads old revisions, which are not kept in memory. Implemented by the tables on disk, and by
     a dict in tests. Synchronous: called from reads and, for a transaction that reads an old

@@ -33,7 +33,7 @@ class Store:
         self.revision = FIRST_REVISION
         """Of the last change that ended."""
         self.compact_revision = NEVER_COMPACTED
-        self._reader = reader
+        self.reader = reader
         self._sub = 0
         """How many changes were made since `begin`."""
         self._time_ms = 0
@@ -75,7 +75,7 @@ class Store:
                 points.append(Point(record.key, main))
                 result.append(None)
         if points:
-            rows = self._reader.rows(points)
+            rows = self.reader.rows(points)
             assert len(rows) == len(points), f"{len(rows)} rows for {len(points)} points"
             for position, point, row in zip(positions, points, rows, strict=True):
                 assert (row.key, row.main) == point, f"row {row.key!r}@{row.main} for point {point}"

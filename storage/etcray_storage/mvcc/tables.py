@@ -7,9 +7,8 @@ Who calls what, and from which thread:
 - Locks are taken in this order: maintenance, write, read. `stage` takes none but the tiny one of the
   staged list, so the state lock never waits for the disk.
 
-Between the state machine's apply and `stage`, new rows are only in the machine's own pending list. So
-whoever reads old revisions calls `machine.take_flush()` and `tables.stage()` together, under the state
-lock, before the read: from then on `rows` finds them.
+Between apply and `stage`, new rows are only in the state machine's own list, and it looks there first.
+`take_flush` and `stage` are called together under the state lock, so that no read falls in between.
 
 A row that is staged must be found at any moment. The story of the race, told once:
 
@@ -25,11 +24,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from threading import Lock
+from typing import Final
 
 from etcray_storage import errors
 from etcray_storage.engine import Row, sync_directory
 from etcray_storage.errors import StorageCorruptError, StorageFatalError
-from etcray_storage.limits import FLUSH_ROWS_MAX, TABLES_WAL_BYTES
+from etcray_storage.limits import FLUSH_ROWS_MAX, KIB, TABLES_WAL_BYTES
 from etcray_storage.mvcc import schema, snapshot
 from etcray_storage.mvcc.export import export_parquet
 from etcray_storage.mvcc.generations import (
@@ -47,6 +47,9 @@ from etcray_storage.mvcc.schema import Meta
 from etcray_storage.mvcc.space import Space, count_garbage_share
 from etcray_storage.mvcc.table_file import TableFile
 from etcray_storage.types import Index, Membership, SnapshotMeta, Term
+
+_EMPTY_BYTES: Final = 12 * KIB
+"""What DuckDB needs for a file without rows."""
 
 
 class _Staged:
@@ -155,9 +158,9 @@ class Tables:
 
     @property
     def size_in_use_bytes(self) -> int:
-        """About what `maintain(force=True)` would leave."""
+        """About what `maintain(force=True)` would leave; never 0, which an API would leave out."""
         size = self.size_bytes
-        return size - self._space.garbage_bytes(size)
+        return max(size - self._space.garbage_bytes(size), min(size, _EMPTY_BYTES))
 
     def bootstrap(self, membership: Membership) -> None:
         """Store the members of a new cluster, before its first entry."""
