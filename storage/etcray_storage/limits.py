@@ -126,7 +126,9 @@ LOG_CACHE_BYTES: Final = 32 * MIB
 """Newest entries kept in memory, so that followers are served without reading the disk."""
 
 LOG_CATCH_UP_ENTRIES: Final = 5_000
-"""Entries kept behind the flushed index, so that a short absence needs no snapshot."""
+LOG_CATCH_UP_BYTES: Final = 128 * MIB
+"""Entries kept behind the flushed index, so that a short absence needs no snapshot: as many as both
+numbers allow."""
 
 FLUSH_ROWS_MAX: Final = 10_000
 FLUSH_INTERVAL_SECONDS: Final = 0.5

@@ -80,6 +80,18 @@ def test_entries_stop_at_the_limit_but_give_at_least_one(tmp_path: Path) -> None
         log.close()
 
 
+def test_the_newest_entries_that_fit_a_number_of_bytes_are_known(tmp_path: Path) -> None:
+    log = small(tmp_path / "log")
+    assert log.first_within(1_000) == 1
+    fill(log, 10, data=b"x" * 1_000)
+    assert log.first_within(ALL) == 1
+    assert log.first_within(3_500) == 8
+    assert log.first_within(10) == 11
+    log.compact(Index(5))
+    assert log.first_within(ALL) == 6
+    log.close()
+
+
 def test_compaction_removes_files_and_keeps_the_hard_state(tmp_path: Path) -> None:
     log = small(tmp_path / "log")
     log.append(Record(HardState(Term(9), MemberId(3), Index(0)), ()))

@@ -30,7 +30,7 @@ from etcray.raft.raft import Raft
 from etcray.spec import ClusterSpec
 from etcray_storage.commands import BatchAnswer, Payload, decode_batch, encode_payload
 from etcray_storage.data_directory import DataDirectory
-from etcray_storage.limits import LOG_CATCH_UP_ENTRIES
+from etcray_storage.limits import LOG_CATCH_UP_BYTES, LOG_CATCH_UP_ENTRIES
 from etcray_storage.log import LogWriter
 from etcray_storage.types import NOBODY, Index, MemberId, Membership, Term
 
@@ -275,10 +275,15 @@ class OpenMember:
             if flush is None:
                 return
             self.tables.write()
-            through = Index(flush.applied_index - LOG_CATCH_UP_ENTRIES)
+            through = self._compactable(flush.applied_index)
             if through > self.log.base_index:
                 self.log.compact(through)
                 self.driver.log_compacted_to(through)
+
+    def _compactable(self, stored: Index) -> Index:
+        """Up to where the log may forget: what the tables hold, less what lagging peers may want."""
+        by_bytes = self.log.first_within(LOG_CATCH_UP_BYTES) - 1
+        return Index(min(stored, max(stored - LOG_CATCH_UP_ENTRIES, by_bytes)))
 
     def fail(self, error: BaseException) -> None:
         """End the process: a member whose memory and disk may disagree must not say another word.

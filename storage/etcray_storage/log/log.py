@@ -153,6 +153,12 @@ class Log:
             self._check(index, self._positions.base_index)
             return self._positions.term(index)
 
+    def first_within(self, bytes_max: int) -> Index:
+        """The first of the newest entries that take at most `bytes_max`: what a compaction by size
+        keeps. After the last entry if that alone is larger."""
+        with self._lock:
+            return self._positions.first_within(bytes_max)
+
     def entries(self, first: Index, last: Index, bytes_max: int) -> list[Entry]:
         """Entries from `first` to at most `last`: at least one, then until their data would pass
         bytes_max. Raises CompactedError if `first` is compacted.

@@ -103,6 +103,19 @@ class Positions:
             return self.base_term
         return self._run_terms[bisect_right(self._run_firsts, index) - 1]
 
+    def first_within(self, bytes_max: int) -> Index:
+        """From where on the newest rows take at most `bytes_max` together; after the end if the last
+        row alone is larger."""
+        first, total = Index(self.last_index + 1), 0
+        for row_first, (_, _, size) in zip(
+            reversed(self._row_firsts), reversed(self._row_places), strict=True
+        ):
+            total += size
+            if total > bytes_max:
+                break
+            first = Index(max(row_first, self.base_index + 1))
+        return first
+
     def first_segment(self) -> int | None:
         """The oldest segment that holds an entry that counts; None when the log is empty."""
         return self._row_places[0][0] if self._row_places else None
