@@ -135,3 +135,23 @@ def test_arguments_that_are_not_utf8_pass_unchanged() -> None:
         standard_input=False,
     )
     assert (put.key, put.value) == (b"\xff\xfe", b"\xff\xfe")
+
+
+def test_a_cluster_that_does_not_run_is_told_with_what_to_do() -> None:
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "etcray.cli",
+            "get",
+            "--endpoints",
+            "127.0.0.1:1",
+            "--command-timeout",
+            "0.5",
+            "key",
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "`etcray up` starts one" in done.stderr

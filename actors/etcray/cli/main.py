@@ -217,9 +217,17 @@ def main() -> NoReturn:
         code = exit_code_of(error)
         if code is None:
             raise
-        print(f"Error: {error}", file=sys.stderr)
+        print(f"Error: {error}{advice_on(error)}", file=sys.stderr)
         sys.exit(code)
     sys.exit(0)
+
+
+def advice_on(error: Exception) -> str:
+    """What to do about an error whose own text does not say it."""
+    client_errors = sys.modules.get("etcray.client.errors")
+    if client_errors is not None and isinstance(error, client_errors.UnavailableError):
+        return ". Is the cluster running? `etcray up` starts one, --endpoints says where it listens"
+    return ""
 
 
 def exit_code_of(error: Exception) -> int | None:
