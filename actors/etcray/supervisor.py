@@ -24,7 +24,6 @@ import queue
 import threading
 import time
 import traceback
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +36,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from etcray import state_file
 from etcray.node.api import MemberStatus, decode_status
+from etcray.placement import check_directory, choose_node
 from etcray.processes import ProcessWatch, wait_until_gone
 from etcray.ray_runtime import living_nodes
 from etcray.spec import (
@@ -44,7 +44,6 @@ from etcray.spec import (
     ClusterSpec,
     GatewaySpec,
     MemberSpec,
-    NodePin,
     decode_spec,
     encode_spec,
     gateway_actor_name,
@@ -58,7 +57,7 @@ from etcray.status import (
     encode_status,
 )
 from etcray.supervision import Charge, Phase, Supervision
-from etcray_storage.errors import DataDirectoryError, DataDirectoryInUseError, OperatingError
+from etcray_storage.errors import DataDirectoryInUseError, OperatingError
 from etcray_storage.types import NOBODY, Index, MemberId, Term
 
 STATUS_INTERVAL_SECONDS: Final = 0.5
@@ -91,6 +90,8 @@ class _Watched:
     member: MemberSpec | None
     gateway: GatewaySpec | None
     ray_name: str
+    place: int
+    """Among the members, or among the gateways."""
     handle: Any = None
     process_id: int = 0
     ray_node: str = ""
@@ -275,7 +276,7 @@ class Supervisor:
         part = watched.member or watched.gateway
         if part is None or part.pin is None:
             return self._node_id
-        return choose_node(part.pin, living_nodes(), salt=watched.ray_name)
+        return choose_node(part.pin, living_nodes(), place=watched.place)
 
     def _introduce(self, now: float) -> None:
         """Give everybody who serves the handles of all members, once after each change.
@@ -459,27 +460,6 @@ def find_leader(members: Sequence[MemberReport]) -> MemberId:
     return newest.id if len(followers) * 2 > len(members) else NOBODY
 
 
-def choose_node(pin: NodePin, nodes: Sequence[dict[str, Any]], salt: str) -> str:
-    """The id of a living Ray node on the pinned machine. Several nodes may run on one machine; which
-    of them is taken depends on `salt` alone. Raises LookupError if there is none."""
-    here = [n for n in nodes if n["NodeManagerHostname"] == pin.hostname]
-    exact = [n for n in here if n["NodeManagerAddress"] == pin.address] or here
-    if not exact:
-        raise LookupError(f"no living Ray node on {pin.hostname} ({pin.address}), where the data is")
-    ids = sorted(str(node["NodeID"]) for node in exact)
-    return ids[zlib.crc32(salt.encode()) % len(ids)]
-
-
-def check_directory(member: MemberSpec) -> None:
-    """For a member that has had a directory: raises DataDirectoryError if that is gone or empty. The
-    member would forget for whom it voted, and what it promised to keep."""
-    path = Path(member.data_directory)
-    if not path.is_dir() or not any(path.iterdir()):
-        raise DataDirectoryError(
-            f"the data of {member.name} in {path} is gone. It must not start empty: restore the directory"
-        )
-
-
 def _locate(_actor: object) -> tuple[int, str]:
     """Runs inside any actor: its process and its Ray node."""
     return os.getpid(), str(ray.get_runtime_context().get_node_id())
@@ -487,12 +467,17 @@ def _locate(_actor: object) -> tuple[int, str]:
 
 def _watched_of(spec: ClusterSpec) -> dict[str, _Watched]:
     members = {
-        member.name: _Watched(member=member, gateway=None, ray_name=member_actor_name(spec.name, member.name))
-        for member in spec.members
+        member.name: _Watched(
+            member=member, gateway=None, ray_name=member_actor_name(spec.name, member.name), place=place
+        )
+        for place, member in enumerate(spec.members)
     }
     gateways = {
         f"gateway{gateway.index}": _Watched(
-            member=None, gateway=gateway, ray_name=gateway_actor_name(spec.name, gateway.index)
+            member=None,
+            gateway=gateway,
+            ray_name=gateway_actor_name(spec.name, gateway.index),
+            place=gateway.index,
         )
         for gateway in spec.gateways
     }

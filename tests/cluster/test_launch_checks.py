@@ -20,10 +20,10 @@ from etcray.launch import (
     launch,
     place_gateways,
 )
+from etcray.placement import check_directory, choose_node
 from etcray.processes import process_started
 from etcray.run_file import RunRecord
 from etcray.spec import ClusterSpec, NodePin, compose_members, derive_cluster_id
-from etcray.supervisor import check_directory, choose_node
 from etcray_storage.errors import DataDirectoryError
 
 
@@ -74,7 +74,9 @@ def test_another_number_of_members_than_stored_is_refused(tmp_path: Path) -> Non
 
 def test_gateways_take_consecutive_ports() -> None:
     assert [gateway.port for gateway in compose_gateways(3, "127.0.0.1", 2379)] == [2379, 2380, 2381]
-    assert [gateway.port for gateway in compose_gateways(2, "127.0.0.1", 0)] == [0, 0]
+    chosen = {gateway.port for gateway in compose_gateways(2, "127.0.0.1", 0)}
+    assert len(chosen) == 2
+    assert 0 not in chosen
 
 
 def test_gateways_on_loopback_stay_with_the_launcher_and_others_spread() -> None:
@@ -220,13 +222,19 @@ def node(node_id: str, hostname: str, address: str) -> dict[str, object]:
 
 def test_a_pin_finds_its_machine_after_ray_was_restarted_there() -> None:
     nodes = [node("new", "a", "10.0.0.1"), node("other", "b", "10.0.0.2")]
-    assert choose_node(NodePin(hostname="a", address="10.0.0.1"), nodes, "x") == "new"
+    assert choose_node(NodePin(hostname="a", address="10.0.0.1"), nodes, 0) == "new"
 
 
 def test_a_pin_finds_its_machine_under_a_new_address() -> None:
-    assert choose_node(NodePin(hostname="a", address="10.0.0.9"), [node("n", "a", "10.0.0.1")], "x") == "n"
+    assert choose_node(NodePin(hostname="a", address="10.0.0.9"), [node("n", "a", "10.0.0.1")], 0) == "n"
+
+
+def test_actors_take_turns_where_several_nodes_run_on_one_machine() -> None:
+    nodes = [node(name, "a", "10.0.0.1") for name in ("z", "x", "y")]
+    pin = NodePin(hostname="a", address="10.0.0.1")
+    assert [choose_node(pin, nodes, place) for place in range(4)] == ["x", "y", "z", "x"]
 
 
 def test_a_pin_never_falls_back_to_another_machine() -> None:
     with pytest.raises(LookupError, match=r"a \(10.0.0.1\)"):
-        choose_node(NodePin(hostname="a", address="10.0.0.1"), [node("n", "b", "10.0.0.1")], "x")
+        choose_node(NodePin(hostname="a", address="10.0.0.1"), [node("n", "b", "10.0.0.1")], 0)
