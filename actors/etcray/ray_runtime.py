@@ -97,6 +97,11 @@ def join(address: str, token_path: str = "") -> RaySession:
     """Connect to a running Ray: `auto`, or its HOST:PORT. In a process that is connected already, as
     in a Ray task, that connection is used if it is the same Ray. Raises RayError."""
     if token_path:
+        if _is_token_useless():
+            raise RayError(
+                "the cluster's Ray asks for a token, and this program imported ray without one. Set "
+                "RAY_AUTH_MODE=token in its environment, or connect before `import ray`"
+            )
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN_PATH"] = token_path
     import ray
@@ -191,8 +196,9 @@ def _new_directory() -> Path:
 
 
 def _write_token(directory: Path) -> str:
-    """Where Ray finds its token; empty if the user's own settings are in force."""
-    if any(name in os.environ and not _is_ours(name) for name in _AUTH_SETTINGS):
+    """Where Ray finds its token; empty if the user's own settings are in force, or if this process
+    cannot use one any more."""
+    if any(name in os.environ and not _is_ours(name) for name in _AUTH_SETTINGS) or _is_token_useless():
         return ""
     path = directory / "auth_token"
     path.touch(mode=0o600)
@@ -200,6 +206,14 @@ def _write_token(directory: Path) -> str:
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ["RAY_AUTH_TOKEN_PATH"] = str(path)
     return str(path)
+
+
+def _is_token_useless() -> bool:
+    """Ray decides when it is imported whether this process shows tokens, and never again. A program
+    that imported it before, with Ray's default, gets a Ray that asks for none."""
+    raylet = sys.modules.get("ray._raylet")
+    mode = getattr(raylet, "get_authentication_mode", None)
+    return mode is not None and mode() != raylet.AuthenticationMode.TOKEN  # type: ignore[union-attr]
 
 
 def _is_ours(name: str) -> bool:
