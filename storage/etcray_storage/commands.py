@@ -29,6 +29,12 @@ class CommandKind(IntEnum):
     TXN = 3
     COMPACT = 4
     ALARM = 5
+    LEASE_GRANT = 6
+    LEASE_REVOKE = 7
+    LEASE_EXPIRE = 8
+    """A `LeaseExpiry`: decided by the leader, never sent by a client."""
+    LEASE_CHECKPOINT = 9
+    """A `LeaseCheckpoint`: decided by the leader, never sent by a client."""
 
 
 class Batch(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -78,6 +84,10 @@ class ReadKind(IntEnum):
     """A transaction with nothing but ranges in it."""
     MEMBER_LIST = 3
     ALARMS = 4
+    LEASE_TIME_TO_LIVE = 5
+    """The answer's TTL is what the state machine knows (granted or checkpointed); the leader puts its
+    own clock's remaining seconds in its place."""
+    LEASE_LEASES = 6
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -88,7 +98,32 @@ class Answer(msgspec.Struct, frozen=True, array_like=True, gc=False):
     body: bytes
 
 
+class LeaseExpiry(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Leases that ended, by the leader's clock. Each is revoked as if by LeaseRevoke, in this order;
+    one that is gone already is passed over, and so is one that was granted after `seen_index`."""
+
+    leases: list[int]
+    seen_index: int
+    """The leader's view of the leases reaches up to this entry of the log."""
+
+
+class LeaseCheckpoint(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What leases have left, so that the next leader neither cuts them short nor starts over."""
+
+    leases: list[int]
+    remaining_ms: list[int]
+    seen_index: int
+    """As in a LeaseExpiry."""
+
+
+INTERNAL_SESSION = 0
+"""The session of batches that the leader proposes itself. They are not remembered: what they do is
+harmless if it is done twice."""
+
 encode_batch = msgspec.msgpack.Encoder().encode
 decode_batch = msgspec.msgpack.Decoder(Batch).decode
 encode_payload = msgspec.msgpack.Encoder().encode
 decode_payload = msgspec.msgpack.Decoder(Payload).decode
+encode_lease_command = msgspec.msgpack.Encoder().encode
+decode_lease_expiry = msgspec.msgpack.Decoder(LeaseExpiry).decode
+decode_lease_checkpoint = msgspec.msgpack.Decoder(LeaseCheckpoint).decode

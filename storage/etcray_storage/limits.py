@@ -17,6 +17,9 @@ REQUEST_BYTES_MAX: Final = 1536 * KIB
 GRPC_RECEIVE_BYTES_MAX: Final = REQUEST_BYTES_MAX + 512 * KIB
 """Largest gRPC message that the gateway reads; above it: ResourceExhausted, from the transport."""
 
+HTTP_BODY_BYTES_MAX: Final = 2 * GRPC_RECEIVE_BYTES_MAX
+"""Largest body of a plain HTTP request; above it: 413. In JSON, bytes take a third more than in gRPC."""
+
 TXN_OPS_MAX: Final = 128
 """Longest of the compare, success and failure lists of a transaction."""
 
@@ -65,6 +68,87 @@ STREAM_MESSAGES_PENDING_MAX: Final = 128
 STREAM_BYTES_PENDING_MAX: Final = 1 * MIB
 """Bytes of those messages; a single larger one is taken when no other waits."""
 
+KEEP_ALIVES_PENDING_MAX: Final = 100_000
+"""Renewals of one gateway that wait for their answer; above it: too many requests."""
+
+KEEP_ALIVE_BATCH_LEASES_MAX: Final = 8_192
+"""Renewals in one call to the leader."""
+
+KEEP_ALIVE_BATCHES_IN_FLIGHT_MAX: Final = 4
+"""Such calls of one gateway that are on their way at once."""
+
+KEEP_ALIVES_PER_STREAM_MAX: Final = 1_024
+"""Renewals of one stream that wait for their answer; above it the stream is not read from."""
+
+LOCK_LEASE_SECONDS: Final = 60
+"""The lease that the lock and election services take for a caller who names none."""
+
+# --- client -----------------------------------------------------------------------------------
+WATCH_QUEUE_EVENTS_MAX: Final = 8_192
+"""Events of one watch that its consumer has not taken; above it the watch is paused at the server."""
+
+WATCH_QUEUE_BYTES_MAX: Final = 16 * MIB
+"""Bytes of those events; a single larger batch is taken when no other waits."""
+
+KEEP_ALIVE_LEASES_MAX: Final = 1_024
+"""Leases that one client renews in one round; the rest follow in the next."""
+
+# --- watches ----------------------------------------------------------------------------------
+EVENT_RING_BYTES: Final = 32 * MIB
+EVENT_RING_REVISIONS: Final = 50_000
+"""Newest events that a member keeps in memory; a gateway that is further behind reads the tables."""
+
+WATCH_POLLS_MAX: Final = 16
+"""Gateways that wait at one member for its next event. One more is told to go to another member."""
+
+WATCH_POLL_SECONDS: Final = 1.0
+"""How long such a poll waits. Short, because its answer is also how a gateway learns that its member
+still has a leader."""
+
+WATCH_POLL_BYTES: Final = 1 * MIB
+"""Events in one answer, about; one larger revision travels alone."""
+
+HISTORY_READS_MAX: Final = 4
+"""Reads of the past that one member runs at once."""
+
+WATCH_CATCH_UPS_MAX: Final = 4
+"""Reads of the past that one gateway has under way."""
+
+WATCH_CATCH_UP_RANGES_MAX: Final = 16
+"""Up to so many key ranges that lag behind are read one by one; above it all keys are read once for all."""
+
+WATCH_CATCH_UP_WINDOW_REVISIONS: Final = 10_000
+"""Watchers share one read of all keys if their positions are no further apart."""
+
+WATCH_CATCH_UP_REVISIONS: Final = 1_000
+WATCH_CATCH_UP_BYTES: Final = 1 * MIB
+"""Revisions, and bytes of events, in one read of the past."""
+
+WATCH_RECENT_BYTES: Final = 8 * MIB
+WATCH_RECENT_REVISIONS: Final = 5_000
+"""Newest events that a gateway keeps, so that catching up ends in memory."""
+
+WATCH_STREAM_RESPONSES_MAX: Final = 128
+WATCH_STREAM_BYTES_MAX: Final = 1 * MIB
+"""Responses of one watch stream that its client has not read. Above it the stream's watchers stop, and are
+brought up to date from history once the client reads again. A single larger response may wait alone."""
+
+WATCH_BUFFERED_BYTES_MAX: Final = 256 * MIB
+"""The same over all streams of a gateway: above it no stream may have more than one response waiting."""
+
+WATCH_RESPONSE_BYTES_MAX: Final = 1 * MIB
+"""Events of several revisions are put into one response up to this size. Only a single revision makes a
+larger one."""
+
+WATCH_FRAGMENT_BYTES: Final = 2 * MIB
+"""A response that would reach this size is sent in parts to a watcher that asked for fragments."""
+
+WATCHERS_MAX: Final = 250_000
+"""Watchers of one gateway; one more is refused: too many requests."""
+
+WATCH_RANGES_BYTES_MAX: Final = 256 * MIB
+"""Keys and range ends of all these watchers."""
+
 # --- consensus --------------------------------------------------------------------------------
 APPEND_BYTES_MAX: Final = 1 * MIB
 """Entries in one Append message; one larger entry may travel alone."""
@@ -96,6 +180,33 @@ SESSION_ANSWERS_MAX: Final = 64
 
 ALARMS_MAX: Final = 1_024
 """Raised alarms; a client may raise them for member ids that do not exist. Above it: too many requests."""
+
+# --- leases -----------------------------------------------------------------------------------
+LEASE_TTL_SECONDS_MIN: Final = 2
+"""A lease that is asked for a shorter life gets this. etcd: one and a half election timeouts, rounded up."""
+
+LEASE_TTL_SECONDS_MAX: Final = 9_000_000_000
+"""Above it: OutOfRange, too large lease TTL."""
+
+LEASE_ROUND_SECONDS: Final = 0.25
+"""How often a leader looks for leases that have ended or need a checkpoint."""
+
+LEASE_EXPIRIES_PER_ROUND_MAX: Final = 1_000
+"""Leases that one log entry ends; there is one such entry a round, so 4,000 leases a second."""
+
+LEASE_EXPIRY_KEYS_PER_ROUND_MAX: Final = 2_500
+"""Keys that these leases have together, unless it is a single lease: the entry takes about 50 ms to apply
+then, and that is how long a put may have to wait for it."""
+
+LEASE_CHECKPOINTS_PER_ROUND_MAX: Final = 1_000
+"""Leases in one checkpoint; there is one such entry a round."""
+
+LEASE_CHECKPOINT_SECONDS_MIN: Final = 0.25
+LEASE_CHECKPOINT_SECONDS_MAX: Final = 300.0
+"""Between two checkpoints of a lease: an eighth of its TTL, but not less and not more than these."""
+
+LEASE_EXPIRY_RETRY_SECONDS: Final = 5.0
+"""A leader proposes the end of a lease again if it has not seen it applied for this long."""
 
 # --- storage ----------------------------------------------------------------------------------
 LOG_RECORD_BYTES_MAX: Final = 16 * MIB

@@ -95,6 +95,16 @@ def key_value(
     return b"".join(parts)
 
 
+def put_event(pair: bytes) -> bytes:
+    """A serialized `mvccpb.Event` of a put, without the previous pair."""
+    return bytes_field(2, pair)
+
+
+def delete_event(key: bytes, main: int) -> bytes:
+    """A serialized `mvccpb.Event` of a deletion, which knows only the key and when it was."""
+    return b"\x08\x01" + bytes_field(2, bytes_field(1, key) + varint_field(3, main))
+
+
 def range_response(key_values: list[bytes], more: bool, count: int) -> bytes:
     """The body of a RangeResponse, from serialized pairs."""
     return repeated_bytes_field(2, key_values) + (b"\x18\x01" if more else b"") + varint_field(4, count)

@@ -7,12 +7,16 @@ from typing import TypeVar
 from google.protobuf.message import Message
 
 from etcray_storage.commands import (
+    INTERNAL_SESSION,
     Batch,
     BatchAnswer,
     CommandKind,
+    LeaseCheckpoint,
+    LeaseExpiry,
     Payload,
     ReadKind,
     encode_batch,
+    encode_lease_command,
     encode_payload,
 )
 from etcray_storage.machine.machine import StateMachine
@@ -25,6 +29,14 @@ from etcray_storage.proto.rpc_pb2 import (
     CompactionResponse,
     DeleteRangeRequest,
     DeleteRangeResponse,
+    LeaseGrantRequest,
+    LeaseGrantResponse,
+    LeaseLeasesRequest,
+    LeaseLeasesResponse,
+    LeaseRevokeRequest,
+    LeaseRevokeResponse,
+    LeaseTimeToLiveRequest,
+    LeaseTimeToLiveResponse,
     PutRequest,
     PutResponse,
     RangeRequest,
@@ -46,6 +58,8 @@ _KINDS: dict[type[Message], tuple[CommandKind, type[Message]]] = {
     TxnRequest: (CommandKind.TXN, TxnResponse),
     CompactionRequest: (CommandKind.COMPACT, CompactionResponse),
     AlarmRequest: (CommandKind.ALARM, AlarmResponse),
+    LeaseGrantRequest: (CommandKind.LEASE_GRANT, LeaseGrantResponse),
+    LeaseRevokeRequest: (CommandKind.LEASE_REVOKE, LeaseRevokeResponse),
 }
 ResponseT = TypeVar("ResponseT", bound=Message)
 
@@ -170,6 +184,35 @@ class MachineDriver:
 
     def txn(self, request: TxnRequest) -> TxnResponse:
         return self.run(request, TxnResponse)
+
+    def grant(self, lease: int, ttl_seconds: int = 60) -> LeaseGrantResponse:
+        return self.run(LeaseGrantRequest(ID=lease, TTL=ttl_seconds), LeaseGrantResponse)
+
+    def revoke(self, lease: int) -> None:
+        self.run(LeaseRevokeRequest(ID=lease), LeaseRevokeResponse)
+
+    def time_to_live(self, lease: int) -> LeaseTimeToLiveResponse:
+        request = LeaseTimeToLiveRequest(ID=lease, keys=True)
+        answer = self.machine.read(ReadKind.LEASE_TIME_TO_LIVE, request.SerializeToString())
+        assert answer.error == 0, f"error {answer.error}"
+        return LeaseTimeToLiveResponse.FromString(answer.body)
+
+    def lease_ids(self) -> list[int]:
+        answer = self.machine.read(ReadKind.LEASE_LEASES, LeaseLeasesRequest().SerializeToString())
+        assert answer.error == 0, f"error {answer.error}"
+        return [lease.ID for lease in LeaseLeasesResponse.FromString(answer.body).leases]
+
+    def decide(self, command: LeaseExpiry | LeaseCheckpoint) -> int:
+        """Apply what a leader decided; the number of the error."""
+        expires = isinstance(command, LeaseExpiry)
+        kind = CommandKind.LEASE_EXPIRE if expires else CommandKind.LEASE_CHECKPOINT
+        batch = Batch(INTERNAL_SESSION, 5, 0, bytes([kind]), [encode_lease_command(command)])
+        (answer,) = self.apply_batches(batch)
+        assert answer.bodies == [b""]
+        return answer.errors[0]
+
+    def expire(self, *leases: int) -> int:
+        return self.decide(LeaseExpiry(list(leases), self.machine.applied_index))
 
     def compact(self, revision: int) -> None:
         self.run(CompactionRequest(revision=revision), CompactionResponse)

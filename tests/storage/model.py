@@ -17,6 +17,14 @@ from etcray_storage.proto.rpc_pb2 import (
     Compare,
     DeleteRangeRequest,
     DeleteRangeResponse,
+    LeaseGrantRequest,
+    LeaseGrantResponse,
+    LeaseLeasesResponse,
+    LeaseRevokeRequest,
+    LeaseRevokeResponse,
+    LeaseStatus,
+    LeaseTimeToLiveRequest,
+    LeaseTimeToLiveResponse,
     PutRequest,
     PutResponse,
     RangeRequest,
@@ -53,6 +61,10 @@ class Model:
         self.changes: list[Change] = []
         self.revision = 1
         self.compacted = -1
+        self.granted: dict[int, int] = {}
+        """TTL of each lease, in seconds."""
+        self.remaining_ms: dict[int, int] = {}
+        """Where a checkpoint was made."""
 
     def newest(self) -> int:
         """What reads see, the open transaction included."""
@@ -102,7 +114,7 @@ class Model:
         self.compacted = request.revision
 
     def check_put(self, request: PutRequest) -> None:
-        if request.lease:
+        if request.lease and request.lease not in self.granted:
             raise fail(errors.LEASE_NOT_FOUND)
         if (request.ignore_value or request.ignore_lease) and not self.pairs(request.key, b""):
             raise fail(errors.KEY_NOT_FOUND)
@@ -125,6 +137,53 @@ class Model:
         for kv in gone:
             self.changes.append(Change(self.revision + 1, kv.key, None, 0))
         return DeleteRangeResponse(deleted=len(gone), prev_kvs=gone if request.prev_kv else [])
+
+    # --- leases -------------------------------------------------------------------------------
+    def keys_of(self, lease: int) -> list[bytes]:
+        return [kv.key for kv in self.pairs(b"\0", b"\0") if kv.lease == lease]
+
+    def grant(self, request: LeaseGrantRequest) -> LeaseGrantResponse:
+        if request.ID == 0:
+            raise fail(errors.LEASE_NOT_FOUND)
+        if request.TTL > 9_000_000_000:
+            raise fail(errors.LEASE_TTL_TOO_LARGE)
+        if request.ID in self.granted:
+            raise fail(errors.LEASE_EXIST)
+        self.granted[request.ID] = max(2, request.TTL)
+        return LeaseGrantResponse(ID=request.ID, TTL=self.granted[request.ID])
+
+    def revoke(self, request: LeaseRevokeRequest) -> LeaseRevokeResponse:
+        if request.ID not in self.granted:
+            raise fail(errors.LEASE_NOT_FOUND)
+        for key in self.keys_of(request.ID):
+            self.changes.append(Change(self.revision + 1, key, None, 0))
+        self.end()
+        del self.granted[request.ID]
+        self.remaining_ms.pop(request.ID, None)
+        return LeaseRevokeResponse()
+
+    def expire(self, leases: Sequence[int]) -> None:
+        for lease in leases:
+            if lease in self.granted:
+                self.revoke(LeaseRevokeRequest(ID=lease))
+
+    def checkpoint(self, lease: int, remaining_ms: int) -> None:
+        if lease in self.granted:
+            self.remaining_ms[lease] = min(remaining_ms, self.granted[lease] * 1000)
+
+    def time_to_live(self, request: LeaseTimeToLiveRequest) -> LeaseTimeToLiveResponse:
+        if request.ID not in self.granted:
+            return LeaseTimeToLiveResponse(ID=request.ID, TTL=-1)
+        granted = self.granted[request.ID]
+        return LeaseTimeToLiveResponse(
+            ID=request.ID,
+            TTL=self.remaining_ms.get(request.ID, granted * 1000) // 1000,
+            grantedTTL=granted,
+            keys=self.keys_of(request.ID) if request.keys else [],
+        )
+
+    def list_leases(self) -> LeaseLeasesResponse:
+        return LeaseLeasesResponse(leases=[LeaseStatus(ID=lease) for lease in sorted(self.granted)])
 
     # --- range --------------------------------------------------------------------------------
     def range(self, request: RangeRequest) -> RangeResponse:

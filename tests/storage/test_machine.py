@@ -252,12 +252,9 @@ def test_a_damaged_payload_stops_the_machine() -> None:
 
 
 def with_lease() -> MachineDriver:
-    """A machine that knows a pair with a lease, as a member with leases would have stored it."""
     driver = MachineDriver()
-    driver.put(b"a", b"1")
-    driver.flush()
-    for point, row in driver.tables.by_point.items():
-        driver.tables.by_point[point] = row._replace(lease=9)
+    driver.grant(9)
+    driver.put(b"a", b"1", lease=9)
     driver.restart()
     return driver
 

@@ -8,12 +8,14 @@ import random
 import subprocess
 import sys
 
-from etcray_storage.commands import Batch
+from etcray_storage.commands import Batch, LeaseCheckpoint, LeaseExpiry, encode_lease_command
 from etcray_storage.proto.rpc_pb2 import (
     CORRUPT,
     AlarmRequest,
     CompactionRequest,
     DeleteRangeRequest,
+    LeaseGrantRequest,
+    LeaseRevokeRequest,
     PutRequest,
     RangeRequest,
     RequestOp,
@@ -34,7 +36,8 @@ def fingerprint() -> str:
     for n in range(600):
         key = b"k%d" % source.randrange(30)
         end = b"k%d" % source.randrange(30)
-        put = PutRequest(key=key, value=b"%d" % n, prev_kv=True)
+        lease = source.choice([1, 2, 3, -4])
+        put = PutRequest(key=key, value=b"%d" % n, prev_kv=True, lease=source.choice([0, lease]))
         delete = DeleteRangeRequest(key=key, range_end=end, prev_kv=True)
         ops = [
             RequestOp(request_put=put),
@@ -47,8 +50,12 @@ def fingerprint() -> str:
             (3, TxnRequest(success=ops).SerializeToString()),
             (4, CompactionRequest(revision=max(0, driver.revision - 40)).SerializeToString()),
             (5, alarm.SerializeToString()),
+            (6, LeaseGrantRequest(ID=lease, TTL=n).SerializeToString()),
+            (7, LeaseRevokeRequest(ID=lease).SerializeToString()),
+            (8, encode_lease_command(LeaseExpiry([lease, -lease, lease + 1], n))),
+            (9, encode_lease_command(LeaseCheckpoint([lease, lease + 1], [n, n * 7], n))),
         ]
-        chosen = source.choices(commands, [30, 5, 20, 2, 4], k=source.randrange(4))
+        chosen = source.choices(commands, [30, 5, 20, 2, 4, 6, 1, 1, 3], k=source.randrange(4))
         session = source.randrange(1, 40)
         sequence = source.randrange(1, 60)
         batch = Batch(

@@ -6,7 +6,7 @@ from google.protobuf.message import Message
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from etcray_storage.commands import ReadKind
+from etcray_storage.commands import LeaseCheckpoint, LeaseExpiry, ReadKind
 from etcray_storage.errors import EtcdError
 from etcray_storage.machine.machine import StateMachine
 from etcray_storage.machine.validate import is_read_only_txn
@@ -16,6 +16,14 @@ from etcray_storage.proto.rpc_pb2 import (
     Compare,
     DeleteRangeRequest,
     DeleteRangeResponse,
+    LeaseGrantRequest,
+    LeaseGrantResponse,
+    LeaseLeasesRequest,
+    LeaseLeasesResponse,
+    LeaseRevokeRequest,
+    LeaseRevokeResponse,
+    LeaseTimeToLiveRequest,
+    LeaseTimeToLiveResponse,
     PutRequest,
     PutResponse,
     RangeRequest,
@@ -41,11 +49,22 @@ puts = st.builds(
     PutRequest,
     key=KEYS,
     value=VALUES,
-    lease=st.sampled_from([0, 0, 0, 0, 5]),
+    lease=st.sampled_from([0, 0, 5, -3, 7]),
     prev_kv=st.booleans(),
 )
 keeping_puts = st.builds(
     PutRequest, key=KEYS, ignore_value=st.booleans(), ignore_lease=st.booleans(), prev_kv=st.booleans()
+)
+LEASES = st.sampled_from([5, 5, 5, -3, -3, 0, 7, (1 << 63) - 1, -(1 << 63)])
+TTLS = st.sampled_from([-1, 0, 1, 2, 3, 600, 9_000_000_000, 9_000_000_001, (1 << 63) - 1, -(1 << 63)])
+grants = st.builds(LeaseGrantRequest, ID=LEASES, TTL=TTLS)
+revokes = st.builds(LeaseRevokeRequest, ID=LEASES)
+times_to_live = st.builds(LeaseTimeToLiveRequest, ID=LEASES, keys=st.booleans())
+expiries = st.builds(lambda leases: LeaseExpiry(leases, 1 << 60), st.lists(LEASES, max_size=4))
+checkpoints = st.builds(
+    lambda lease, remaining_ms: LeaseCheckpoint([lease], [remaining_ms], 1 << 60),
+    LEASES,
+    st.integers(0, 5_000_000),
 )
 deletes = st.builds(DeleteRangeRequest, key=KEYS, range_end=ENDS, prev_kv=st.booleans())
 ranges = st.builds(
@@ -92,15 +111,25 @@ def transactions(depth: int) -> st.SearchStrategy[TxnRequest]:
     return st.builds(TxnRequest, compare=st.lists(compares(), max_size=2), success=ops, failure=ops)
 
 
-steps = st.one_of(
+writes = st.one_of(
     puts,
     puts,
     keeping_puts,
+    grants,
+    grants,
+    revokes,
     deletes,
     transactions(2),
     transactions(0),
     compactions,
+)
+decisions = st.one_of(expiries, checkpoints)
+steps = st.one_of(
+    writes,
+    decisions,
     ranges,
+    times_to_live,
+    st.just(LeaseLeasesRequest()),
     st.sampled_from(["flush", "restart", "compact tables", "no-op"]),
 )
 
@@ -119,6 +148,14 @@ def expected(model: Model, request: Message) -> Message | int:
             case CompactionRequest():
                 model.compact(request)
                 return CompactionResponse()
+            case LeaseGrantRequest():
+                return model.grant(request)
+            case LeaseRevokeRequest():
+                return model.revoke(request)
+            case LeaseTimeToLiveRequest():
+                return model.time_to_live(request)
+            case LeaseLeasesRequest():
+                return model.list_leases()
     except EtcdError as error:
         return error.number
     raise AssertionError(request)
@@ -130,12 +167,23 @@ RESPONSES: dict[type[Message], type[Message]] = {
     TxnRequest: TxnResponse,
     RangeRequest: RangeResponse,
     CompactionRequest: CompactionResponse,
+    LeaseGrantRequest: LeaseGrantResponse,
+    LeaseRevokeRequest: LeaseRevokeResponse,
+    LeaseTimeToLiveRequest: LeaseTimeToLiveResponse,
+    LeaseLeasesRequest: LeaseLeasesResponse,
+}
+
+
+READS: dict[type[Message], ReadKind] = {
+    RangeRequest: ReadKind.RANGE,
+    LeaseTimeToLiveRequest: ReadKind.LEASE_TIME_TO_LIVE,
+    LeaseLeasesRequest: ReadKind.LEASE_LEASES,
 }
 
 
 def actual(driver: MachineDriver, request: Message) -> Message | int:
-    if isinstance(request, RangeRequest):
-        answer = driver.machine.read(ReadKind.RANGE, request.SerializeToString())
+    if type(request) in READS:
+        answer = driver.machine.read(READS[type(request)], request.SerializeToString())
         error, body = answer.error, answer.body
     elif isinstance(request, TxnRequest) and is_read_only_txn(request):
         answer = driver.machine.read(ReadKind.TXN, request.SerializeToString())
@@ -150,15 +198,23 @@ def everything(machine: StateMachine) -> list[tuple[int, bytes]]:
     """All that clients can read: every pair at every revision."""
     found = []
     for revision in range(machine.revision + 1):
-        request = RangeRequest(key=b"\0", range_end=b"\0", revision=revision)
-        answer = machine.read(ReadKind.RANGE, request.SerializeToString())
+        everything_then = RangeRequest(key=b"\0", range_end=b"\0", revision=revision)
+        answer = machine.read(ReadKind.RANGE, everything_then.SerializeToString())
+        found.append((answer.error, answer.body))
+    leases = machine.read(ReadKind.LEASE_LEASES, b"")
+    found.append((leases.error, leases.body))
+    for lease, _ in sorted(machine.leases.items()):
+        request = LeaseTimeToLiveRequest(ID=lease, keys=True)
+        answer = machine.read(ReadKind.LEASE_TIME_TO_LIVE, request.SerializeToString())
         found.append((answer.error, answer.body))
     return found
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(steps, max_size=25))
-def test_machine_answers_as_the_naive_model_does(script: list[Message | str]) -> None:
+def test_machine_answers_as_the_naive_model_does(
+    script: list[Message | LeaseExpiry | LeaseCheckpoint | str],
+) -> None:
     driver, model = MachineDriver(), Model()
     for step in script:
         match step:
@@ -173,19 +229,25 @@ def test_machine_answers_as_the_naive_model_does(script: list[Message | str]) ->
                 assert everything(driver.machine) == before
             case "no-op":
                 driver.apply_raw([])
+            case LeaseExpiry():
+                assert driver.decide(step) == 0
+                model.expire(step.leases)
+            case LeaseCheckpoint():
+                assert driver.decide(step) == 0
+                model.checkpoint(step.leases[0], step.remaining_ms[0])
             case Message():
                 assert actual(driver, step) == expected(model, step), step
-                assert driver.machine.revision == model.revision
-                assert driver.machine.compact_revision == model.compacted
+        assert driver.machine.revision == model.revision
+        assert driver.machine.compact_revision == model.compacted
     for revision in range(1, model.revision + 2):
         request = RangeRequest(key=b"\0", range_end=b"\0", revision=revision)
         assert actual(driver, request) == expected(model, request)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(st.one_of(puts, keeping_puts, deletes, transactions(1), compactions), max_size=20), st.data())
+@given(st.lists(writes | decisions, max_size=20), st.data())
 def test_a_restored_machine_goes_on_exactly_like_one_that_never_stopped(
-    script: list[Message], data: st.DataObject
+    script: list[Message | LeaseExpiry | LeaseCheckpoint], data: st.DataObject
 ) -> None:
     steady, restarted = MachineDriver(), MachineDriver()
     for step in script:
@@ -194,6 +256,9 @@ def test_a_restored_machine_goes_on_exactly_like_one_that_never_stopped(
             restarted.restart()
             if data.draw(st.booleans()):
                 restarted.tables.compact()
-        assert steady.answer(step) == restarted.answer(step)
+        if isinstance(step, Message):
+            assert steady.answer(step) == restarted.answer(step)
+        else:
+            assert steady.decide(step) == restarted.decide(step) == 0
     assert steady.flush() == restarted.flush()
     assert everything(steady.machine) == everything(restarted.machine)

@@ -142,7 +142,7 @@ def test_only_sessions_that_were_used_are_flushed() -> None:
 def test_flushed_sessions_are_in_order_of_their_ids() -> None:
     driver = MachineDriver()
     driver.flush()
-    ids = [(1 << 64) - 1, 64, 8, 1 << 40, 0, 72]
+    ids = [(1 << 64) - 1, 64, 8, 1 << 40, 1, 72]
     driver.apply_batches(*(Batch(session, 0, 0, b"", []) for session in ids))
     flush = driver.flush()
     assert flush is not None

@@ -33,11 +33,16 @@ applier         applies entries; the only work that grows with the number of req
 flusher         writes applied rows to the tables, twice a second; trims the log
 maintainer      checkpoints, rewrites after compaction, snapshots: what may take seconds
 raft timer      elections and heartbeats
+lease keeper    four times a second, on a leader: proposes the end of leases, and checkpoints
 ==============  ===================================================================================
 
+Watching gateways hold a thread each, for up to a second, in a poll of the `event_ring`; reads of the past
+(`history`) hold one while they scan the tables, and hold no lock meanwhile.
+
 Locks, in the order in which they may be nested: the driver's mutex (the core), then a peer's condition
-or the applier's condition. `Applier.state` (the state machine) is never held together with the driver's
-mutex. The mutex is never held over I/O.
+or the applier's condition. `Applier.state` (the state machine), then the lease keeper's lock; neither is
+ever held together with the driver's mutex. The event ring's lock is the innermost of all. The mutex is
+never held over I/O.
 
 Why threads and a mutex, not an event loop: measured, a Ray call to a threaded actor takes 1.2 ms and
 to an asyncio actor 2.1 ms, with half the CPU; a DuckDB commit blocks its thread anyway; and there is no
@@ -54,5 +59,7 @@ Membership is fixed when the cluster is created. Leadership moves only by electi
 
 Modules: `member` puts the parts together, `recovery` reads the disk, `driver` performs the core's
 effects, `peers` and `envelope` carry messages, `applier` applies, `flusher` has the background threads,
-`snapshots` brings a lagging member back, `api` says what gateways may ask, `actor` is the Ray shell.
+`snapshots` brings a lagging member back, `lessor` has the leader's deadlines and `leases` acts on them,
+`event_ring` has the newest events and `history` the older ones, `watching` gives them to gateways,
+`api` says what gateways may ask, `actor` is the Ray shell.
 """

@@ -90,6 +90,15 @@ class MemberActor:
     def read(self, request: bytes) -> bytes:
         return api.encode(self._member.read(request))
 
+    def keep_alive(self, request: bytes) -> bytes:
+        return api.encode(self._member.keep_alive(request))
+
+    def watch(self, poll: bytes) -> bytes:
+        return api.encode(self._member.watch(poll))
+
+    def history(self, request: bytes) -> bytes:
+        return api.encode(self._member.history(request))
+
     def status(self) -> bytes:
         return api.encode(self._member.status())
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Generic, TypeVar
 
+from etcray.node.event_ring import EventRing
 from etcray_storage.commands import Answer, BatchAnswer, ReadKind
 from etcray_storage.errors import EtcdError
 from etcray_storage.machine.machine import StateMachine
@@ -75,8 +76,17 @@ class LoadedRows:
 class Applier:
     """Owns the state machine. `state` is the lock under which everything on it happens."""
 
-    def __init__(self, machine: StateMachine, on_failure: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self,
+        machine: StateMachine,
+        on_applied: Callable[[Entry, StateMachine], None],
+        on_failure: Callable[[BaseException], None],
+    ) -> None:
         self.machine = machine
+        self._on_applied = on_applied
+        """Called after each entry, under `state`, before anybody learns of its answers."""
+        self.events = EventRing(machine.revision, machine.compact_revision)
+        """What watching gateways wait at; fed under `state`, so that it never lags behind the machine."""
         self._on_failure = on_failure
         self.state = threading.Lock()
         self._wakeup = threading.Condition(threading.Lock())
@@ -157,6 +167,7 @@ class Applier:
         before can be missing in it: the snapshot is newer than everything committed here."""
         assert machine.applied_index > self.machine.applied_index, "a snapshot that is not newer"
         self.machine = machine
+        self.events.reset(machine.revision, machine.compact_revision)
         with self._wakeup:
             self._queue.clear()
             waiting, self._applied_waiters = self._applied_waiters, []
@@ -167,6 +178,7 @@ class Applier:
         with self._wakeup:
             self._closed = True
             self._wakeup.notify()
+        self.events.close()
         if self._thread.is_alive():
             self._thread.join()
         self.give_up_all()
@@ -190,7 +202,10 @@ class Applier:
         with self.state:
             if entry.index <= self.machine.applied_index:
                 return  # a snapshot that was installed in between holds it
-            answers = self.machine.apply(entry)
+            machine = self.machine
+            answers = machine.apply(entry)
+            self.events.append(machine.changes, machine.revision, machine.compact_revision)
+            self._on_applied(entry, machine)
         resolved: list[tuple[Waiter[BatchAnswer], BatchAnswer]] = []
         applied: list[Waiter[bool]] = []
         with self._wakeup:

@@ -26,6 +26,7 @@ from typing import Final
 
 from etcray.node.applier import Applier, Waiter
 from etcray.node.peers import Peers
+from etcray.raft.errors import NotLeaderError
 from etcray.raft.messages import Message
 from etcray.raft.raft import Raft
 from etcray.raft.ready import Ready, Role, SnapshotWanted, SoftState, Status
@@ -106,9 +107,12 @@ class Driver:
             self._raft.leader_suspected(member, self._clock())
             self._perform()
 
-    def propose(self, data: bytes) -> None:
-        """Append one entry. Raises NotLeaderError or ProposalDroppedError; nothing was done then."""
+    def propose(self, data: bytes, term: Term | None = None) -> None:
+        """Append one entry, in `term` or in whichever term this member leads. Raises NotLeaderError
+        or ProposalDroppedError; nothing was done then."""
         with self._mutex:
+            if term is not None and term != self.soft_state.term:
+                raise NotLeaderError(self.soft_state.leader)
             self._raft.propose(data, self._clock())
             self._perform()
 

@@ -16,19 +16,32 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from etcray.node.api import MemberStatus, Outcome, ProposeReply, ReadReply, ReadRequest, decode_read_request
+from etcray.node.api import (
+    HistoryReply,
+    KeepAliveReply,
+    MemberStatus,
+    Outcome,
+    ProposeReply,
+    ReadReply,
+    ReadRequest,
+    WatchEvents,
+    decode_keep_alive_request,
+    decode_read_request,
+)
 from etcray.node.applier import Applier
 from etcray.node.driver import Driver
 from etcray.node.envelope import Fence, decode_envelope, encode
 from etcray.node.flusher import Flusher, Maintainer
+from etcray.node.leases import LeaseKeeper
 from etcray.node.peers import PeerChannel, Peers
 from etcray.node.recovery import Recovered, recover
 from etcray.node.snapshots import SnapshotInstaller, SnapshotSender
+from etcray.node.watching import WatchServer
 from etcray.raft.config import RaftConfig
 from etcray.raft.errors import NotLeaderError, ProposalDroppedError
 from etcray.raft.raft import Raft
 from etcray.spec import ClusterSpec
-from etcray_storage.commands import BatchAnswer, Payload, decode_batch, encode_payload
+from etcray_storage.commands import BatchAnswer, Payload, ReadKind, decode_batch, encode_payload
 from etcray_storage.data_directory import DataDirectory
 from etcray_storage.limits import LOG_CATCH_UP_BYTES, LOG_CATCH_UP_ENTRIES
 from etcray_storage.log import LogWriter
@@ -160,6 +173,11 @@ class Member:
 
     def _answer_reads(self, opened: OpenMember, request: ReadRequest) -> ReadReply:
         answers = opened.applier.read(request.kinds, request.requests, opened.tables)
+        if request.linearizable and ReadKind.LEASE_TIME_TO_LIVE in request.kinds:
+            filled = opened.leases.fill_in_remaining(request.kinds, answers)
+            if filled is None:
+                return self._no_reads(opened, opened.driver.soft_state.leader)
+            answers = filled
         state = opened.driver.soft_state
         return ReadReply(
             Outcome.ANSWERED,
@@ -171,9 +189,40 @@ class Member:
             [answer.body for answer in answers],
         )
 
+    def keep_alive(self, encoded_request: bytes) -> KeepAliveReply:
+        """Renew leases, once a majority has confirmed that this member leads."""
+        opened = self._require_open()
+        request = decode_keep_alive_request(encoded_request)
+        try:
+            waiter = opened.driver.read_index()
+        except NotLeaderError as e:
+            return self._keep_alive_reply(opened, e.leader)
+        if waiter.wait(ANSWER_TIMEOUT_SECONDS) is None:
+            return self._keep_alive_reply(opened, opened.driver.soft_state.leader)
+        with opened.applier.state:  # nothing is half applied: the leases are those of this revision
+            revision = opened.applier.machine.revision
+        ttls = opened.leases.renew(request.leases, ANSWER_TIMEOUT_SECONDS)
+        return self._keep_alive_reply(opened, opened.driver.soft_state.leader, revision, ttls)
+
+    def _keep_alive_reply(
+        self, opened: OpenMember, leader: MemberId, revision: int = 0, ttls: list[int] | None = None
+    ) -> KeepAliveReply:
+        term = opened.driver.soft_state.term
+        if ttls is None:
+            return KeepAliveReply(Outcome.NOT_LEADER, leader, term, self.spec.id, 0, [])
+        return KeepAliveReply(Outcome.ANSWERED, leader, term, self.spec.id, revision, ttls)
+
     def _no_reads(self, opened: OpenMember, leader: MemberId) -> ReadReply:
         term = opened.driver.soft_state.term
         return ReadReply(Outcome.NOT_LEADER, leader, term, self.spec.id, [], [], [])
+
+    def watch(self, encoded_poll: bytes) -> WatchEvents:
+        """Wait for what changes after a revision; see `watching`."""
+        return self._require_open().watching.watch(encoded_poll)
+
+    def history(self, encoded_request: bytes) -> HistoryReply:
+        """Read what changed in the past; see `history`."""
+        return self._require_open().watching.history(encoded_request)
 
     def status(self) -> MemberStatus:
         """A copy of the state; answered also while the member is not open yet."""
@@ -209,12 +258,22 @@ class OpenMember:
         """Replaced when a snapshot is installed, under `flushing` and `Applier.state`."""
         self.log = recovered.log
         self.fence = Fence(cluster.cluster_id, spec.id, self.directory.incarnation)
-        self.applier = Applier(recovered.machine, self.fail)
+        self.applier = Applier(
+            recovered.machine, lambda entry, machine: self.leases.applied(entry, machine), self.fail
+        )
         self.writer = LogWriter(recovered.log, self.fail)
         self.maintainer = Maintainer(lambda: self.tables.maintain(), self.fail)
         self.flusher = Flusher(self.flush, self.log.maintain, self.fail)
         self.flushing = threading.Lock()
         self.driver = self._make_driver(recovered)
+        self.leases = LeaseKeeper(
+            self.applier,
+            self.driver,
+            time.monotonic,
+            self.time_ms,
+            extend_seconds=cluster.timing.election_ms / 1000,
+            on_failure=self.fail,
+        )
         self.peers = Peers(
             self.fence,
             [peer.id for peer in cluster.members if peer.id != spec.id],
@@ -224,11 +283,13 @@ class OpenMember:
         )
         self.sender = SnapshotSender(self)
         self.installer = SnapshotInstaller(self)
+        self.watching = WatchServer(spec.id, self, self.driver)
         self.commit_at_start = recovered.commit_index
         self.applier.start()
         self.flusher.start()
         self.maintainer.start()
         self.driver.start(self.peers)
+        self.leases.start()
 
     def _make_driver(self, recovered: Recovered) -> Driver:
         cluster, spec = self.member.cluster, self.member.spec
@@ -272,11 +333,10 @@ class OpenMember:
                 flush = self.applier.machine.take_flush()
                 if flush is not None:
                     self.tables.stage(flush)
-            if flush is None:
-                return
-            self.tables.write()
-            through = self._compactable(flush.applied_index)
-            if through > self.log.base_index:
+            self.tables.write()  # also what a read of history has staged
+            through = self._compactable(self.tables.applied_index)
+            # The tables of a snapshot are ahead of the log until it is reset to them.
+            if self.log.base_index < through <= self.log.last_index:
                 self.log.compact(through)
                 self.driver.log_compacted_to(through)
 
@@ -322,6 +382,7 @@ class OpenMember:
 
     def close(self) -> None:
         """Stop taking part, then write and close; the last flush covers everything applied."""
+        self.leases.close()
         self.driver.close()
         self.peers.close()
         self.maintainer.close()  # a snapshot that is being installed still needs the writer

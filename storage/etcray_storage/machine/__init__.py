@@ -23,6 +23,7 @@ How it works
 each batch is new, and runs its commands one by one. The work is done by
 
 - `operations` and `txn`: Put, DeleteRange and Txn, over the store of the `mvcc` package;
+- `leases`: grants, revokes, and what the leader decides about leases;
 - `alarms`: flags that forbid writes;
 - `members`: the list that clients ask for;
 - `validate`: what can be said about a request without any state, shared with the gateways.
@@ -38,19 +39,20 @@ Exactly once
 ------------
 Batches are named by session and sequence, and their answers are part of the state (`sessions` tells
 the stories). That is why a gateway may send a batch again after a leader was lost, and why the client
-does not see the failover as an error.
+does not see the failover as an error. What the leader itself proposes has session 0, and is not
+remembered: it does no harm twice.
 
 Memory and disk
 ---------------
 The machine never writes. `take_flush` hands out what changed since the last call: rows, and items of
-the small state (sessions, alarms). `restore` is the way back. A machine that was restored answers every
-later entry exactly as one that never stopped.
+the small state (leases, sessions, alarms). `restore` is the way back. A machine that was restored
+answers every later entry exactly as one that never stopped.
 
 What it leaves out
 ------------------
-Leases cannot be granted yet: a put that names one is answered with LEASE_NOT_FOUND. The membership is
-fixed. There is no authentication: the author of every row is empty. Nothing raises NOSPACE by itself;
-the alarm works when a client raises it.
+When a lease ends is decided by the leader, which has a clock. The membership is fixed. There is no
+authentication: the author of every row is empty. Nothing raises NOSPACE by itself; the alarm works when
+a client raises it.
 
 etcd's behaviour is followed with its quirks; each one is described where it is implemented. Stricter
 than etcd in one rule, the one in `validate`: no key changes twice in a transaction, not even in the two

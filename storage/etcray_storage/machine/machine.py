@@ -18,30 +18,40 @@ from google.protobuf.message import DecodeError
 
 from etcray_storage import errors
 from etcray_storage.commands import (
+    INTERNAL_SESSION,
     Answer,
     Batch,
     BatchAnswer,
     CommandKind,
+    LeaseCheckpoint,
+    LeaseExpiry,
     ReadKind,
     decode_batch,
+    decode_lease_checkpoint,
+    decode_lease_expiry,
     decode_payload,
 )
 from etcray_storage.errors import EtcdError, error_by_number
 from etcray_storage.limits import REQUEST_BYTES_MAX
-from etcray_storage.machine import alarms, clock, sessions, validate
+from etcray_storage.machine import alarms, clock, leases, sessions, validate
 from etcray_storage.machine.alarms import Alarms
 from etcray_storage.machine.clock import Clock
+from etcray_storage.machine.leases import Leases
 from etcray_storage.machine.members import Member, member_list_response
 from etcray_storage.machine.operations import check_put_applies, execute_delete_range, execute_put
 from etcray_storage.machine.sessions import Sessions, refusal
 from etcray_storage.machine.txn import execute_txn
 from etcray_storage.mvcc.range import execute_range
-from etcray_storage.mvcc.rows import Flush, RevisionRow, StateItem, ValueReader
+from etcray_storage.mvcc.rows import Change, Flush, Point, RevisionRow, StateItem, ValueReader
 from etcray_storage.mvcc.store import Store
 from etcray_storage.proto.rpc_pb2 import (
     AlarmRequest,
     CompactionRequest,
     DeleteRangeRequest,
+    LeaseGrantRequest,
+    LeaseLeasesRequest,
+    LeaseRevokeRequest,
+    LeaseTimeToLiveRequest,
     MemberListRequest,
     PutRequest,
     RangeRequest,
@@ -59,7 +69,7 @@ _Handler = tuple[Callable[[bytes], Any], Callable[[Any], bytes]]
 
 
 class StateMachine:
-    """The replicated state: keys, sessions, alarms.
+    """The replicated state: keys, leases, sessions, alarms.
 
     Not thread-safe: the caller holds one lock around every method, reads included.
     """
@@ -69,6 +79,8 @@ class StateMachine:
         self.applied_term = Term(0)
         self._flushed_index = Index(0)
         self._store = Store(reader)
+        self.leases = Leases(self._store)
+        """To be looked at from outside, never changed."""
         self._sessions = Sessions()
         self._alarms = Alarms()
         self._member_list = member_list_response(members)
@@ -79,12 +91,18 @@ class StateMachine:
             CommandKind.TXN: (TxnRequest.FromString, self._txn),
             CommandKind.COMPACT: (CompactionRequest.FromString, self._compact),
             CommandKind.ALARM: (AlarmRequest.FromString, self._alarms.apply),
+            CommandKind.LEASE_GRANT: (LeaseGrantRequest.FromString, self._grant),
+            CommandKind.LEASE_REVOKE: (LeaseRevokeRequest.FromString, self._revoke),
+            CommandKind.LEASE_EXPIRE: (decode_lease_expiry, self._expire),
+            CommandKind.LEASE_CHECKPOINT: (decode_lease_checkpoint, self._checkpoint),
         }
         self._reads: dict[int, _Handler] = {
             ReadKind.RANGE: (RangeRequest.FromString, self._range),
             ReadKind.TXN: (TxnRequest.FromString, self._read_only_txn),
             ReadKind.MEMBER_LIST: (MemberListRequest.FromString, self._list_members),
             ReadKind.ALARMS: (AlarmRequest.FromString, self._alarms.get),
+            ReadKind.LEASE_TIME_TO_LIVE: (LeaseTimeToLiveRequest.FromString, self.leases.time_to_live),
+            ReadKind.LEASE_LEASES: (LeaseLeasesRequest.FromString, self.leases.list_all),
         }
 
     @property
@@ -106,6 +124,7 @@ class StateMachine:
         assert entry.kind == EntryKind.COMMANDS, f"entry {entry.index} is of unknown kind {entry.kind}"
         self.applied_index = entry.index
         self.applied_term = entry.term
+        self._store.changes = []
         self._store.trim()
         if not entry.data:
             return []
@@ -117,6 +136,8 @@ class StateMachine:
         batch = _decode_batch(data)
         if batch is None:
             return BatchAnswer(0, 0, [], [], [])
+        if batch.session == INTERNAL_SESSION:
+            return self._apply_commands(batch)
         if batch.sequence == 0:
             self._sessions.open_session(batch.session, self.applied_index, place)
             return refusal(batch.session, 0, len(batch.requests), self.revision)
@@ -158,6 +179,17 @@ class StateMachine:
             self._store.reader = own
         return Answer(0 if kind == ReadKind.MEMBER_LIST else self.revision, number, body)
 
+    # --- watching -----------------------------------------------------------------------------
+    @property
+    def changes(self) -> list[Change]:
+        """What the last applied entry changed, in order of (main, sub). The list is not touched again."""
+        return self._store.changes
+
+    def previous_points(self, points: Sequence[Point]) -> list[Point | None]:
+        """For changes named by (key, main): the row that each of them replaced, as of the revision
+        before; None for a creation, and where compaction has taken that revision."""
+        return [self._store.previous_point(point) for point in points]
+
     # --- the tables ---------------------------------------------------------------------------
     def take_flush(self) -> Flush | None:
         """Everything that changed since the last call; None if nothing was applied since. From here
@@ -171,7 +203,10 @@ class StateMachine:
             self.revision,
             self.compact_revision,
             self._store.take_rows(),
-            self._alarms.take_items() + self._sessions.take_items() + self._clock.take_items(),
+            self._alarms.take_items()
+            + self.leases.take_items()
+            + self._sessions.take_items()
+            + self._clock.take_items(),
         )
 
     def restore(
@@ -193,9 +228,12 @@ class StateMachine:
         assert self.applied_index == 0, f"restore into a machine that applied {self.applied_index}"
         self._store.restore(revision, compact_revision, history, current)
         of_sessions: list[StateItem] = []
+        of_leases: list[StateItem] = []
         for item in items:
             if item.part == sessions.PART:
                 of_sessions.append(item)
+            elif item.part == leases.PART:
+                of_leases.append(item)
             elif item.part == alarms.PART:
                 if item.value is not None:
                     self._alarms.restore(item.key)
@@ -204,6 +242,7 @@ class StateMachine:
             else:
                 raise AssertionError(f"state item of unknown part {item.part!r}")
         self._sessions.restore(of_sessions)
+        self.leases.restore(of_leases)
         self.applied_index = self._flushed_index = applied_index
         self.applied_term = applied_term
 
@@ -211,7 +250,7 @@ class StateMachine:
     def _put(self, request: PutRequest) -> bytes:
         self._refuse_write(needs_space=True)
         validate.check_put(request)
-        check_put_applies(self._store, request)
+        check_put_applies(self._store, self.leases, request)
         self._store.begin(self._clock.time_ms)
         body = execute_put(self._store, request)
         self._store.end()
@@ -229,13 +268,31 @@ class StateMachine:
         validate.check_txn(request, _TXN_OPS_UNLIMITED)
         self._refuse_write(needs_space=validate.has_put(request))
         self._store.begin(self._clock.time_ms)
-        body = execute_txn(self._store, request)
+        body = execute_txn(self._store, self.leases, request)
         self._store.end()
         return body
 
     def _compact(self, request: CompactionRequest) -> bytes:
         self._refuse_write(needs_space=False)
         self._store.compact(request.revision)
+        return b""
+
+    def _grant(self, request: LeaseGrantRequest) -> bytes:
+        self._refuse_write(needs_space=True)
+        return self.leases.grant(request, self.applied_index)
+
+    def _revoke(self, request: LeaseRevokeRequest) -> bytes:
+        self._refuse_write(needs_space=False)
+        self.leases.revoke(request.ID, self._clock.time_ms)
+        return b""
+
+    def _expire(self, command: LeaseExpiry) -> bytes:
+        self._refuse_write(needs_space=False)
+        self.leases.expire(command, self._clock.time_ms)
+        return b""
+
+    def _checkpoint(self, command: LeaseCheckpoint) -> bytes:
+        self.leases.checkpoint(command)
         return b""
 
     def _refuse_write(self, needs_space: bool) -> None:
@@ -252,7 +309,7 @@ class StateMachine:
         validate.check_txn(request, _TXN_OPS_UNLIMITED)
         if not validate.is_read_only_txn(request):
             raise error_by_number(errors.MALFORMED_REQUEST.number)
-        return execute_txn(self._store, request)
+        return execute_txn(self._store, self.leases, request)
 
     def _list_members(self, _request: MemberListRequest) -> bytes:
         return self._member_list
@@ -279,7 +336,7 @@ def _execute(handlers: dict[int, _Handler], kind: int, data: bytes) -> tuple[int
     decode, execute = handler
     try:
         request = decode(data)
-    except DecodeError:
+    except (DecodeError, msgspec.DecodeError):
         return errors.MALFORMED_REQUEST.number, b""
     try:
         return 0, execute(request)

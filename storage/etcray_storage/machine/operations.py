@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from etcray_storage import errors, wire
 from etcray_storage.errors import error_by_number
+from etcray_storage.machine.leases import Leases
 from etcray_storage.mvcc.key_index import KeyRecord
 from etcray_storage.mvcc.store import Store
 from etcray_storage.proto.rpc_pb2 import DeleteRangeRequest, PutRequest
 
 
-def check_put_applies(store: Store, request: PutRequest) -> None:
+def check_put_applies(store: Store, leases: Leases, request: PutRequest) -> None:
     """Raises LEASE_NOT_FOUND, or KEY_NOT_FOUND where something of a missing key is to be kept."""
-    if request.lease:  # leases cannot be granted yet, so none is ever found
+    if request.lease and request.lease not in leases:
         raise error_by_number(errors.LEASE_NOT_FOUND.number)
     if (request.ignore_value or request.ignore_lease) and store.index.get(request.key) is None:
         raise error_by_number(errors.KEY_NOT_FOUND.number)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from etcray_storage import errors, wire
 from etcray_storage.errors import error_by_number
+from etcray_storage.machine.leases import Leases
 from etcray_storage.machine.operations import check_put_applies, execute_delete_range, execute_put
 from etcray_storage.mvcc.key_index import KeyRecord
 from etcray_storage.mvcc.range import execute_range
@@ -31,14 +32,14 @@ class Path:
     """One for each nested transaction among `ops`, in order."""
 
 
-def execute_txn(store: Store, request: TxnRequest) -> bytes:
+def execute_txn(store: Store, leases: Leases, request: TxnRequest) -> bytes:
     """The body of the TxnResponse. The request has passed `validate.check_txn`, and the store's
     change is open if the request can write.
 
     Raises KEY_NOT_FOUND, LEASE_NOT_FOUND, FUTURE_REV or COMPACTED before anything changed.
     """
     path = _choose(store, request)
-    _check(store, path)
+    _check(store, leases, path)
     return _execute(store, path)
 
 
@@ -95,16 +96,16 @@ def _compare_record(compare: Compare, record: KeyRecord) -> bool:
     return True
 
 
-def _check(store: Store, path: Path) -> None:
+def _check(store: Store, leases: Leases, path: Path) -> None:
     nested = iter(path.nested)
     for op in path.ops:
         match op.WhichOneof("request"):
             case "request_range":
                 _check_range_applies(store, op.request_range)
             case "request_put":
-                check_put_applies(store, op.request_put)
+                check_put_applies(store, leases, op.request_put)
             case "request_txn":
-                _check(store, next(nested))
+                _check(store, leases, next(nested))
 
 
 def _check_range_applies(store: Store, request: RangeRequest) -> None:

@@ -49,7 +49,9 @@ What it leaves out
 ------------------
 - etcd keeps a key's lives as separate "generations". Here a tombstone is one bit in the history, and
   a read asks only for the newest entry at or below its revision.
-- Watches: who follows changes reads rows, not the index.
-- Leases: a pair carries the number of its lease, but nothing here knows whether there is one.
+- Watchers: `Store.changes` says what an entry changed, with the pairs before and after, and
+  `Tables.events` reads older changes as rows; who is told of them is not known here.
+- Leases: a pair carries the id of its lease, and the index finds the pairs by it; which leases there
+  are, and when they end, is not known here.
 - Hashes of the store (HashKV): they are about rows, so they belong to the tables.
 """

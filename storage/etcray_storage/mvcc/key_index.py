@@ -61,6 +61,8 @@ class KeyIndex:
         self._records: dict[bytes, KeyRecord] = {}
         self._live: SortedList = SortedList()
         self._dead: SortedList = SortedList()
+        self._attached: dict[int, set[bytes]] = {}
+        """The living keys of each lease that has any: exactly those whose record names it."""
         self._superseded_mains: deque[int] = deque()
         self._superseded_records: deque[KeyRecord] = deque()
         """In step: at this main, this record got something that a compaction may drop. Ascending,
@@ -78,6 +80,18 @@ class KeyIndex:
     def records(self, key: bytes, range_end: bytes, limit: int | None = None) -> list[KeyRecord]:
         """The same as records. `range_end` is not empty: single keys are for `get`."""
         return [self._records[k] for k in islice(_between(self._live, key, range_end), limit)]
+
+    def attached(self, lease: int) -> list[bytes]:
+        """The keys of a lease, in order."""
+        return sorted(self._attached.get(lease, ()))
+
+    def attached_count(self, lease: int) -> int:
+        """How many keys a lease has."""
+        return len(self._attached.get(lease, ()))
+
+    def leases(self) -> list[int]:
+        """The leases that have keys, in order."""
+        return sorted(self._attached)
 
     def count(self, key: bytes, range_end: bytes) -> int:
         """How many keys of a range exist now, without looking at them."""
@@ -109,6 +123,8 @@ class KeyIndex:
             pair = wire.key_value(key, main, main, 1, value, lease)
             record = self._records[key] = KeyRecord(key, pair, main, main, 1, lease)
             self._live.add(key)
+            if lease:
+                self._attach(key, lease)
             return record
         assert record.mod_revision < main, f"{key!r} changes twice in revision {main}"
         self._supersede(record, main)
@@ -120,7 +136,12 @@ class KeyIndex:
             record.create_revision = main
             record.version = 1
         record.mod_revision = main
-        record.lease = lease
+        if record.lease != lease:
+            if record.lease:
+                self._detach(key, record.lease)
+            if lease:
+                self._attach(key, lease)
+            record.lease = lease
         record.key_value = wire.key_value(key, record.create_revision, main, record.version, value, lease)
         return record
 
@@ -144,6 +165,8 @@ class KeyIndex:
             record = self._records[name]
             assert record.mod_revision < main, f"{name!r} changes twice in revision {main}"
             self._supersede(record, main)
+            if record.lease:
+                self._detach(name, record.lease)
             record.key_value = b""
             record.create_revision = record.version = record.lease = 0
             record.mod_revision = main
@@ -192,6 +215,8 @@ class KeyIndex:
         record.create_revision = row.create_revision
         record.version = row.version
         record.lease = row.lease
+        if row.lease:
+            self._attach(row.key, row.lease)
 
     def restore_done(self) -> None:
         """Order the keys. Every living key must have its pair by now."""
@@ -199,6 +224,15 @@ class KeyIndex:
         self._dead.update(key for key, record in self._records.items() if not record.key_value)
         missing = sum(record.key_value == b"?" for record in self._records.values())
         assert missing == 0, f"{missing} keys have no pair"
+
+    def _attach(self, key: bytes, lease: int) -> None:
+        self._attached.setdefault(lease, set()).add(key)
+
+    def _detach(self, key: bytes, lease: int) -> None:
+        keys = self._attached[lease]
+        keys.remove(key)
+        if not keys:
+            del self._attached[lease]
 
     def _supersede(self, record: KeyRecord, main: int) -> None:
         entry = record.mod_revision << 1 | (not record.key_value)

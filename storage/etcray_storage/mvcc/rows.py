@@ -34,6 +34,18 @@ class RevisionRow(NamedTuple):
     """Who made it; empty while authentication is off."""
 
 
+class Change(NamedTuple):
+    """One changed key, as a watcher sees it. Both pairs are the very objects that the key index holds or
+    held, so remembering a change copies no value."""
+
+    main: int
+    key: bytes
+    pair: bytes
+    """The serialized `mvccpb.KeyValue` afterwards; empty for a deletion."""
+    previous: bytes
+    """The same before; empty for a creation."""
+
+
 class StateItem(NamedTuple):
     """One item of the small state: a session, an alarm. The newest row of a (part, key) wins."""
 

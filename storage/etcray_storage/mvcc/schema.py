@@ -53,6 +53,9 @@ HISTORY: Final = "SELECT key, main, tombstone FROM revisions"
 
 READ_POINTS: Final = f"SELECT {REVISION_COLUMNS} FROM revisions WHERE main IN (SELECT unnest(?))"
 
+EVENTS: Final = f"SELECT {REVISION_COLUMNS} FROM revisions WHERE main BETWEEN ? AND ?"
+"""In order, because it is a plain scan; narrowed to keys by `events_of`."""
+
 SMALL_INSERT_ROWS: Final = 128
 """Up to here DuckDB's appender is cheaper than Arrow, whose fixed cost is 1 to 2 ms."""
 
@@ -103,6 +106,15 @@ def needed_revisions(compact_revision: int) -> str:
             rowid IN (SELECT max(rowid) FROM revisions WHERE main <= {compact_revision} GROUP BY key)
             AND (NOT tombstone OR main = {compact_revision}))
         ORDER BY rowid"""
+
+
+def events_of(key: bytes, range_end: bytes, first: int, last: int) -> tuple[str, list[object]]:
+    """The statement for the rows of a range of keys in a range of revisions, and its parameters."""
+    if not range_end:
+        return f"{EVENTS} AND key = ?", [first, last, key]
+    if range_end == b"\0":
+        return (EVENTS, [first, last]) if key <= b"\0" else (f"{EVENTS} AND key >= ?", [first, last, key])
+    return f"{EVENTS} AND key >= ? AND key < ?", [first, last, key, range_end]
 
 
 def insert_revisions(engine: Engine, rows: Sequence[RevisionRow]) -> None:

@@ -15,7 +15,7 @@ from typing import Final
 from etcray_storage import errors
 from etcray_storage.errors import error_by_number
 from etcray_storage.mvcc.key_index import KeyIndex, KeyRecord, record_of
-from etcray_storage.mvcc.rows import Point, RevisionRow, ValueReader
+from etcray_storage.mvcc.rows import Change, Point, RevisionRow, ValueReader
 
 FIRST_REVISION: Final = 1
 NEVER_COMPACTED: Final = -1
@@ -39,6 +39,9 @@ class Store:
         self._time_ms = 0
         self._rows: list[RevisionRow] = []
         """Not handed to the tables yet, in order of (main, sub)."""
+        self.changes: list[Change] = []
+        """What watchers have to be told, in order. Emptied by the owner before each log entry, so it is
+        bounded by what one entry can change."""
 
     # --- reading ------------------------------------------------------------------------------
     @property
@@ -89,6 +92,14 @@ class Store:
                 return row
         raise AssertionError(f"no row for {key!r} at revision {main}")
 
+    def previous_point(self, point: Point) -> Point | None:
+        """What the key held at the revision before this change of it; None if nothing, or if that
+        revision is compacted."""
+        if point.main - 1 < self.compact_revision:
+            return None
+        found = self.index.mains_at(point.key, b"", point.main - 1)
+        return Point(point.key, found[0][1]) if found else None
+
     # --- changing -----------------------------------------------------------------------------
     def begin(self, time_ms: int) -> None:
         """Open a change."""
@@ -98,7 +109,10 @@ class Store:
     def put(self, key: bytes, value: bytes, lease: int) -> None:
         """Write a pair. The caller has checked everything: from here on nothing can fail."""
         main = self.revision + 1
+        known = self.index.get(key)
+        previous = known.key_value if known is not None else b""
         record = self.index.put(key, value, main, lease)
+        self.changes.append(tuple.__new__(Change, (main, key, record.key_value, previous)))
         row = (
             main,
             self._sub,
@@ -117,7 +131,11 @@ class Store:
     def delete(self, key: bytes, range_end: bytes) -> int:
         """Delete a key (empty `range_end`) or a range; returns how many keys there were."""
         main = self.revision + 1
+        known = self.index.records(key, range_end) if range_end else [self.index.get(key)]
+        pairs = [record.key_value for record in known if record is not None]
         keys = self.index.delete(key, range_end, main)
+        assert len(keys) == len(pairs), f"{len(keys)} keys deleted, {len(pairs)} were there"
+        self.changes += [Change(main, name, b"", pair) for name, pair in zip(keys, pairs, strict=True)]
         for sub, name in enumerate(keys, self._sub):
             self._rows.append(RevisionRow(main, sub, name, b"", 0, 0, 0, True, self._time_ms, ""))
         self._sub += len(keys)

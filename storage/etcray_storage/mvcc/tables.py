@@ -2,7 +2,7 @@
 
 Who calls what, and from which thread:
 
-- `stage` under the node's state lock; `write` from the flusher thread; `rows` from anywhere;
+- `stage` under the node's state lock; `write` from the flusher thread; `rows` and `events` from anywhere;
   `maintain` and `export_snapshot` from a maintenance thread; `open`, `load_*` and `close` by the owner.
 - Locks are taken in this order: maintenance, write, read. `stage` takes none but the tiny one of the
   staged list, so the state lock never waits for the disk.
@@ -21,16 +21,20 @@ A row that is staged must be found at any moment. The story of the race, told on
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
+from operator import attrgetter
 from pathlib import Path
 from threading import Lock
 from typing import Final
 
 from etcray_storage import errors
-from etcray_storage.engine import Row, sync_directory
+from etcray_storage.engine import Engine, Row, sync_directory
 from etcray_storage.errors import StorageCorruptError, StorageFatalError
 from etcray_storage.limits import FLUSH_ROWS_MAX, KIB, TABLES_WAL_BYTES
 from etcray_storage.mvcc import schema, snapshot
+from etcray_storage.mvcc.events import EventRows, in_range, take_piece
 from etcray_storage.mvcc.export import export_parquet
 from etcray_storage.mvcc.generations import (
     Builder,
@@ -50,6 +54,10 @@ from etcray_storage.types import Index, Membership, SnapshotMeta, Term
 
 _EMPTY_BYTES: Final = 12 * KIB
 """What DuckDB needs for a file without rows."""
+EVENTS_BATCH_ROWS: Final = 256
+"""Rows fetched at once: a piece may end after any of them."""
+
+_main_of = attrgetter("main")
 
 
 class _Staged:
@@ -83,6 +91,7 @@ class Tables:
         self._read_lock = Lock()
         self._write_lock = Lock()
         self._maintenance_lock = Lock()
+        self._closed = False
         self._space = Space(file.writer)
         ((newest,),) = file.writer.query("SELECT coalesce(max(main), 0) FROM revisions")
         if newest > self._meta.revision:
@@ -286,6 +295,42 @@ class Tables:
             )
         return found.items()
 
+    def events(
+        self, key: bytes, range_end: bytes, first: int, last: int, *, revisions_max: int, bytes_max: int
+    ) -> EventRows | None:
+        """What happened to a range of keys in the revisions from `first` to `last`, which is staged or
+        written: a piece from the start of it. Rows at or below the compact revision may be missing, so
+        the caller looks afterwards whether `first` is still readable.
+
+        None if the tables are closed: an installed snapshot has replaced them.
+        """
+        staged = [s.flush.rows for s in self._staged if s.flush.rows]  # before the disk: as in `rows`
+        on_disk = min(last, staged[0][0].main - 1) if staged else last
+        with self._read_lock:
+            if self._closed:
+                return None
+            engine = self._file.new_cursor()
+        with closing(engine):
+            rows = self._events_of(engine, staged, key, range_end, first, on_disk, last)
+            with closing(rows):
+                return take_piece(rows, last, revisions_max, bytes_max)
+
+    def _events_of(
+        self, engine: Engine, staged: list[list[RevisionRow]], key: bytes, range_end: bytes,
+        first: int, on_disk: int, last: int,
+    ) -> Generator[RevisionRow, None, None]:  # fmt: skip
+        if first <= on_disk:
+            sql, parameters = schema.events_of(key, range_end, first, on_disk)
+            for batch in engine.query_batches(sql, parameters, EVENTS_BATCH_ROWS):
+                yield from map(RevisionRow._make, batch)
+        for rows in staged:
+            for position in range(bisect_left(rows, first, key=_main_of), len(rows)):
+                row = rows[position]
+                if row.main > last:
+                    return
+                if in_range(row.key, key, range_end):
+                    yield row
+
     # --- maintenance ----------------------------------------------------------------------------
 
     def maintain(self, force: bool = False) -> None:
@@ -360,4 +405,5 @@ class Tables:
     def close(self) -> None:
         """Close the files. What is staged and not written is forgotten: the log still has it."""
         with self._maintenance_lock, self._write_lock, self._read_lock:
+            self._closed = True
             self._file.close()
