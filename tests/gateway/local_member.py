@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 from etcray.node import api
+from etcray.node.event_ring import NO_EVENTS, EventRing, columns_of
+from etcray.node.history import read_history
 from etcray_storage import commands
 from etcray_storage.commands import ReadKind
 from etcray_storage.machine.machine import StateMachine
 from etcray_storage.machine.members import Member
-from etcray_storage.mvcc.rows import Point, RevisionRow
+from etcray_storage.mvcc.events import EventRows, in_range, take_piece
+from etcray_storage.mvcc.rows import Flush, Point, RevisionRow
 from etcray_storage.types import NOBODY, Entry, EntryKind, Incarnation, Index, MemberId, Membership, Term
 
 CLUSTER_ID = 0x1234
@@ -22,12 +26,35 @@ class RowsInMemory:
     def __init__(self) -> None:
         self._rows: dict[Point, RevisionRow] = {}
 
-    def add(self, rows: list[RevisionRow]) -> None:
-        for row in rows:
+    def stage(self, flush: Flush) -> None:
+        for row in flush.rows:
             self._rows[Point(row.key, row.main)] = row
+
+    def events(
+        self, key: bytes, range_end: bytes, first: int, last: int, *, revisions_max: int, bytes_max: int
+    ) -> EventRows:
+        found = [
+            row
+            for row in self._rows.values()
+            if first <= row.main <= last and in_range(row.key, key, range_end)
+        ]
+        return take_piece(found, last, revisions_max, bytes_max)
 
     def rows(self, points: list[Point]) -> list[RevisionRow]:
         return [self._rows[point] for point in points]
+
+
+class LocalPast:
+    """What `read_history` needs of a member."""
+
+    def __init__(self, machine: StateMachine, tables: RowsInMemory) -> None:
+        self.machine = machine
+        self.state = threading.Lock()
+        self.tables = tables
+
+    @property
+    def applier(self) -> LocalPast:
+        return self
 
 
 class LocalMember:
@@ -37,12 +64,16 @@ class LocalMember:
     def __init__(self) -> None:
         self._tables = RowsInMemory()
         self.machine = StateMachine(self._tables, [Member(MEMBER_ID, "solo", ("http://127.0.0.1:2380",), ())])
+        self.events = EventRing(self.machine.revision, self.machine.compact_revision)
+        self.past = LocalPast(self.machine, self._tables)
         self.term = Term(7)
         self.silent = False
         self.leaderless = False
         self.busy = False
         self.proposals: list[bytes] = []
         """Every batch that arrived."""
+        self.renewals: list[list[int]] = []
+        """The leases of every keep-alive that arrived."""
 
     @property
     def leader(self) -> MemberId:
@@ -52,9 +83,10 @@ class LocalMember:
         index = Index(self.machine.applied_index + 1)
         payload = commands.encode_payload(commands.Payload(index, [batch]))
         (answer,) = self.machine.apply(Entry(index, self.term, EntryKind.COMMANDS, payload))
+        self.events.append(self.machine.changes, self.machine.revision, self.machine.compact_revision)
         flush = self.machine.take_flush()
         if flush is not None:
-            self._tables.add(flush.rows)
+            self._tables.stage(flush)
         return answer
 
     async def propose(self, batch: bytes) -> bytes:
@@ -83,6 +115,75 @@ class LocalMember:
                 [answer.revision for answer in answers],
                 [answer.error for answer in answers],
                 [answer.body for answer in answers],
+            )
+        )
+
+    async def keep_alive(self, request: bytes) -> bytes:
+        """Nothing ends here by itself, so there is nothing to renew: only `expire` ends leases."""
+        await self._arrive()
+        leases = api.decode_keep_alive_request(request).leases
+        self.renewals.append(leases)
+        outcome = self._refusal() or api.Outcome.ANSWERED
+        known = (
+            [self.machine.leases.get(lease) for lease in leases] if outcome is api.Outcome.ANSWERED else []
+        )
+        return api.encode(
+            api.KeepAliveReply(
+                outcome,
+                self.leader,
+                self.term,
+                MEMBER_ID,
+                self.machine.revision,
+                [0 if lease is None else lease.ttl_seconds for lease in known],
+            )
+        )
+
+    def expire(self, *leases: int) -> None:
+        """End these leases, as the leader of a real cluster does when their time is over."""
+        expiry = commands.LeaseExpiry(list(leases), self.machine.applied_index)
+        kinds = bytes([commands.CommandKind.LEASE_EXPIRE])
+        batch = commands.Batch(
+            commands.INTERNAL_SESSION, 0, 0, kinds, [commands.encode_lease_command(expiry)]
+        )
+        self.apply(commands.encode_batch(batch))
+
+    async def watch(self, poll: bytes) -> bytes:
+        await self._arrive()
+        asked = api.decode_watch_poll(poll)
+        deadline = asyncio.get_running_loop().time() + asked.wait_seconds
+        while not self.leaderless:
+            found = self.events.wait_for(asked.after_revision, asked.bytes_max, 0.0)
+            assert found is not None, f"asked for what follows {asked.after_revision}"
+            if found.changes or found.missed or asyncio.get_running_loop().time() >= deadline:
+                columns = columns_of(found.changes, asked.with_previous)
+                return api.encode(
+                    api.WatchEvents(
+                        api.Outcome.ANSWERED,
+                        MEMBER_ID,
+                        self.term,
+                        found.revision,
+                        found.compact_revision,
+                        found.missed,
+                        *columns,
+                    )
+                )
+            await asyncio.sleep(0.002)
+        return api.encode(
+            api.WatchEvents(api.Outcome.NOT_LEADER, MEMBER_ID, self.term, 0, -1, False, *NO_EVENTS)
+        )
+
+    async def history(self, request: bytes) -> bytes:
+        await self._arrive()
+        found = read_history(self.past, api.decode_history_request(request))
+        assert found is not None, "the only member lags behind"
+        return api.encode(
+            api.HistoryReply(
+                api.Outcome.ANSWERED,
+                MEMBER_ID,
+                self.term,
+                found.compact_revision,
+                found.through,
+                *found.columns,
             )
         )
 

@@ -7,7 +7,7 @@ import struct
 from collections import deque
 from typing import TYPE_CHECKING
 
-from httpunk._httpunk import H2Codec, H2FrameGoAway, H2FrameHeaders, H2FrameRstStream
+from httpunk._httpunk import H2Codec, H2FrameData, H2FrameGoAway, H2FrameHeaders, H2FrameRstStream
 
 if TYPE_CHECKING:
     from httpunk._httpunk import H2Frame
@@ -72,6 +72,20 @@ class RawHttp2:
                 raise EOFError
             self._frames.extend(self._codec.receive(data))
         return self._frames.popleft()
+
+    def receive_body(self, stream: int) -> bytes:
+        """The whole body with which this stream ends."""
+        body = b""
+        while True:
+            frame = self.receive()
+            if isinstance(frame, H2FrameData) and frame.stream_id == stream:
+                body += frame.data
+            if (
+                isinstance(frame, H2FrameData | H2FrameHeaders)
+                and frame.stream_id == stream
+                and frame.end_stream
+            ):
+                return body
 
     def receive_status(self, stream: int) -> int:
         """The gRPC status with which this stream ends. Raises EOFError if the connection ends first."""

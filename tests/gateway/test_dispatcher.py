@@ -31,6 +31,15 @@ class DeadMember:
     async def read(self, request: bytes) -> bytes:
         raise MemberUnreachableError(f"dead; {len(request)} bytes are lost")
 
+    async def keep_alive(self, request: bytes) -> bytes:
+        raise MemberUnreachableError("dead")
+
+    async def watch(self, poll: bytes) -> bytes:
+        raise MemberUnreachableError("dead")
+
+    async def history(self, request: bytes) -> bytes:
+        raise MemberUnreachableError("dead")
+
     async def status(self) -> bytes:
         raise MemberUnreachableError("dead")
 

@@ -8,6 +8,7 @@ import socket
 
 import pytest
 
+from etcray.gateway import reads
 from etcray.gateway.listener import HttpServer
 from etcray_storage import limits
 from etcray_storage.errors import ListenError
@@ -54,6 +55,48 @@ def test_health_tells_alarms_unless_excluded(gateway: ServingGateway) -> None:
     alarm.action = rpc.AlarmRequest.DEACTIVATE
     call(gateway, "/etcdserverpb.Maintenance/Alarm", alarm.SerializeToString())
     assert fetch(gateway, "GET", "/health")[0] == 200
+
+
+def test_health_tells_alarms_before_anything_else(gateway: ServingGateway) -> None:
+    alarm = rpc.AlarmRequest(action=rpc.AlarmRequest.ACTIVATE, memberID=1, alarm=rpc.CORRUPT)
+    call(gateway, "/etcdserverpb.Maintenance/Alarm", alarm.SerializeToString())
+    gateway.member.leaderless = True
+    assert fetch(gateway, "GET", "/health") == (503, '{"health":"false","reason":"ALARM CORRUPT"}')
+    assert fetch(gateway, "GET", "/readyz/data_corruption") == (
+        503,
+        "[-]data_corruption failed: alarm activated: CORRUPT\n\n",
+    )
+
+
+def test_probes_say_ok_and_their_checks_when_asked(shared_gateway: ServingGateway) -> None:
+    assert fetch(shared_gateway, "GET", "/livez") == (200, "ok\n")
+    assert fetch(shared_gateway, "GET", "/livez?verbose") == (200, "[+]serializable_read ok\nok\n")
+    assert fetch(shared_gateway, "GET", "/livez/serializable_read") == (200, "ok\n")
+    assert fetch(shared_gateway, "GET", "/readyz?verbose=true&exclude=non_learner") == (
+        200,
+        "[+]data_corruption ok\n[+]serializable_read ok\n[+]linearizable_read ok\nok\n",
+    )
+    for name in ("data_corruption", "serializable_read", "linearizable_read", "non_learner"):
+        assert fetch(shared_gateway, "GET", f"/readyz/{name}?verbose") == (200, f"[+]{name} ok\nok\n")
+
+
+def test_probes_refuse_other_checks_and_methods(shared_gateway: ServingGateway) -> None:
+    for path in ("/livez/linearizable_read", "/readyz/nothing", "/livez/", "/readyz/non_learner/x"):
+        assert fetch(shared_gateway, "GET", path)[0] == 404
+    assert fetch(shared_gateway, "POST", "/readyz")[0] == 405
+
+
+def test_gateway_without_a_leader_is_alive_but_not_ready(
+    gateway: ServingGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reads, "REQUEST_SECONDS_MAX", 0.1)
+    gateway.member.leaderless = True
+    assert fetch(gateway, "GET", "/livez")[0] == 200
+    status, text = fetch(gateway, "GET", "/readyz")
+    assert status == 503
+    assert "[-]linearizable_read failed: etcdserver: request timed out\n" in text
+    assert "[+]serializable_read ok\n" in text
+    assert fetch(gateway, "GET", "/readyz?exclude=linearizable_read") == (200, "ok\n")
 
 
 def test_version_names_the_api_that_is_spoken(shared_gateway: ServingGateway) -> None:
@@ -107,10 +150,15 @@ def test_malformed_and_half_sent_requests_end_their_connection(
     assert fetch(shared_gateway, "GET", "/version")[0] == 200
 
 
+def test_client_that_half_closes_gets_its_answer(shared_gateway: ServingGateway) -> None:
+    received = exchange(shared_gateway, b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n")
+    assert received.startswith(b"HTTP/1.1 200")
+
+
 def test_body_over_the_limit_is_refused(shared_gateway: ServingGateway) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", shared_gateway.port, timeout=10)
     try:
-        connection.request("POST", "/health", body=b"x" * (limits.GRPC_RECEIVE_BYTES_MAX + 100_000))
+        connection.request("POST", "/health", body=b"x" * (limits.HTTP_BODY_BYTES_MAX + 100_000))
         assert connection.getresponse().status == 413
     except (ConnectionResetError, BrokenPipeError):
         pass  # the answer was overtaken by the end of the connection

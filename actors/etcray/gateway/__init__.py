@@ -2,23 +2,27 @@
 
 What it promises
 ----------------
-Any etcd v3 client works: gRPC over HTTP/2 for the API, plain HTTP/1.1 or 2 for /health and /version,
-told apart by a connection's first bytes. Errors have etcd's codes and texts, transport errors those of
-grpc-go. A write is applied exactly once, also when the leader dies while it is on its way, and the client
-does not notice more than a delay. A linearizable read sees every write that was answered before it was
-sent. A gateway keeps nothing that matters: it may die at any moment, and clients go to another one.
+Any etcd v3 client works: gRPC over HTTP/2 for the API, plain HTTP/1.1 or 2 for the same API as JSON and
+for /health, /livez, /readyz and /version, told apart by a connection's first bytes. Errors have etcd's
+codes and texts, transport errors those of grpc-go. A write is applied exactly once, also when the leader
+dies while it is on its way, and the client does not notice more than a delay. A linearizable read sees
+every write that was answered before it was sent. A gateway keeps nothing that matters: it may die at any
+moment, and clients go to another one.
 
 How a request travels
 ---------------------
 1. `http_engine` turns bytes into streams, `grpc` (with `framing`) turns a stream into a call of a
-   handler with the request's bytes. `listener` holds the sockets. There is one task for each call and
+   handler with the request's bytes. `http1_engine` and `plain_receiver` make plain requests, which
+   `http_routes` answers or gives to `json_gateway`; that calls the same handlers, with messages that
+   `json_codec` made of JSON. `listener` holds the sockets. There is one task for each call and
    none for a connection.
-2. The service (`kv`, `cluster`, `maintenance`, `health`; `http_routes` for plain HTTP) decodes the
+2. The service (`kv`, `lease`, `watch`, `lock`, `election`, `cluster`, `maintenance`, `health`) decodes the
    request once, checks what can be checked without the store, and gives the client's own bytes to the
    `dispatcher`. Response bytes come back as they are; only the header is put in front.
-3. `proposals` and `reads` (with `gathering`) collect what arrived during one turn of the event loop, and
-   what arrives while batches are on their way, into one batch; `delivery` decides which member it goes
-   to, and when it has to go again. These are pure: time is given to them, so a simulator can run them.
+3. `proposals`, `reads` and `keep_alives` (with `gathering`) collect what arrived during one turn of the
+   event loop, and what arrives while batches are on their way, into one batch; `delivery` decides which
+   member it goes to, and when it has to go again. These are pure: time is given to them, so a simulator
+   can run them.
 4. `dispatcher` performs the sends over a `MemberChannel`; `actor` implements that with Ray calls.
    One call carries a batch of up to 2,048 commands, because a Ray call costs as much CPU as 40 requests.
 
@@ -58,8 +62,36 @@ requests"; a further stream of a connection waits at the client; a further conne
 that does not read its answers is not read from either. Nothing waits longer than 7 seconds, etcd's own
 time-out.
 
+Watches
+-------
+A gateway has one stream of events (`watch_feed` asks the leader for them, with a call that waits), however
+many watchers there are. `watch_hub` matches each batch through an index by key range (`watch_index`) and
+puts it into the streams' queues (`watch_stream`); events are encoded once, by the member, and shared
+(`watch_responses`). Watchers that start in the past, or whose client did not read, are brought up to the
+hub's position by reads of history (`watch_catch_up`). All but the feed is pure. Events are only ever of
+applied entries, so they are durable on a majority before anybody sees them.
+
+Measured for the hub alone: 0.6 million events a second to 100 or 1,000 watchers when events come one by
+one, 12 million in batches of 30; 450 to 510 bytes for an idle watcher that has a range of its own, of
+100,000; 1.3 to 2 microseconds to find an event's watchers among them.
+
+What differs from etcd: several revisions may come in one response, also live; a transaction never comes
+in two. A watcher from now on starts behind the highest revision that this gateway has told anybody. A
+watcher that fell behind a compaction is still served if its events are in the gateway's memory.
+
+Locks and elections
+-------------------
+The services `lock` and `election` are a recipe over keys, leases and watches (`waiting_line`), which any
+client could follow itself; they use the handlers of the other services, never the store. A caller that
+leaves while it waits, or before it has heard of its place, gives the place up. That is why a client of
+HTTP/1.1 that only half-closes has one second for its answer: it cannot be told from one that left.
+
 What differs from etcd
 ----------------------
+- A campaign whose lease ended while it waited fails ("election: not leader"); etcd reports it as won.
+- A watch of a lock's waiter that falls behind a compaction begins anew; in etcd the call fails.
+- JSON: standard and URL-safe base64 are read (etcd 3.5 reads the former only). A stream's requests are read
+  completely before it begins. No WebSocket.
 - A gateway is no member. Maintenance.Status shows the leader whichever gateway is asked, and every
   member's client URLs are the gateways'.
 - No keepalive policing: pings are answered, however many. Dead clients are found by TCP keepalive.
@@ -68,6 +100,5 @@ What differs from etcd
 - A client that leaves does not take back a command that was sent: it may be applied, and nobody is told.
 - The health service stays SERVING as long as the gateway lives; /health asks the cluster.
 - HTTP/1.1 pipelining works for requests without a body only.
-- Not here yet, and answered UNIMPLEMENTED: watch, leases, auth, membership changes, snapshots, the JSON
-  gateway. TLS is not here either.
+- Not here yet, and answered UNIMPLEMENTED: auth, membership changes, snapshots. TLS is not here either.
 """

@@ -48,6 +48,15 @@ class RayMemberChannel:
     async def read(self, request: bytes) -> bytes:
         return await self._call(self._handle.read, request)
 
+    async def keep_alive(self, request: bytes) -> bytes:
+        return await self._call(self._handle.keep_alive, request)
+
+    async def watch(self, poll: bytes) -> bytes:
+        return await self._call(self._handle.watch, poll)
+
+    async def history(self, request: bytes) -> bytes:
+        return await self._call(self._handle.history, request)
+
     async def status(self) -> bytes:
         return await self._call(self._handle.status)
 

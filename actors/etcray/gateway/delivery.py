@@ -3,9 +3,10 @@
 Pure: `now` is given, nothing is sent from here. The caller asks for `sends(now)`, performs them, and
 reports what came of each.
 
-Two kinds of parcels: for the leader (batches of proposals, linearizable reads), and for any member
-(serializable reads; one member is kept as long as it answers). Sending a parcel twice is harmless: reads
-change nothing, and the state machine applies a batch once. So the rules are simple:
+Two kinds of parcels: for the leader (batches of proposals, linearizable reads, renewals of
+leases), and for any member (serializable reads; one member is kept as long as it answers). Sending a
+parcel twice is harmless: reads change nothing, a lease may be renewed twice, and the state machine
+applies a batch once. So the rules are simple:
 
 - whoever answers decides; an answer to an older attempt is as good as one to the newest;
 - NOT_LEADER, or a call that failed: the parcel goes to the leader that is known next;
@@ -40,6 +41,7 @@ class Lane(Enum):
     PROPOSE = "propose"
     READ_LINEARIZABLE = "read from the leader"
     READ_SERIALIZABLE = "read from any member"
+    KEEP_ALIVE = "renew leases at the leader"
 
 
 class Send(NamedTuple):

@@ -17,6 +17,7 @@ from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any, Final, NamedTuple, Protocol
 
 from etcray.gateway.delivery import Delivery, Lane, Send
+from etcray.gateway.keep_alives import KeepAlives
 from etcray.gateway.proposals import Proposals, Settled
 from etcray.gateway.reads import Reads
 from etcray.node import api
@@ -43,6 +44,15 @@ class MemberChannel(Protocol):
     async def read(self, request: bytes) -> bytes:
         """Give an encoded `api.ReadRequest`, get an encoded `api.ReadReply`."""
 
+    async def keep_alive(self, request: bytes) -> bytes:
+        """Give an encoded `api.KeepAliveRequest`, get an encoded `api.KeepAliveReply`."""
+
+    async def watch(self, poll: bytes) -> bytes:
+        """Give an encoded `api.WatchPoll`, get an encoded `api.WatchEvents`, which may take a while."""
+
+    async def history(self, request: bytes) -> bytes:
+        """Give an encoded `api.HistoryRequest`, get an encoded `api.HistoryReply`."""
+
     async def status(self) -> bytes:
         """Get an encoded `api.MemberStatus`."""
 
@@ -67,7 +77,13 @@ class Dispatcher:
         self.proposals = Proposals(self.delivery, rng)
         self.linearizable_reads = Reads(self.delivery, linearizable=True)
         self.serializable_reads = Reads(self.delivery, linearizable=False)
-        self._sources = (self.proposals, self.linearizable_reads, self.serializable_reads)
+        self.keep_alives = KeepAlives(self.delivery)
+        self._sources = (
+            self.proposals,
+            self.linearizable_reads,
+            self.serializable_reads,
+            self.keep_alives,
+        )
         self._advance_scheduled = False
         self._hold_timer: asyncio.TimerHandle | None = None
         """Fires when a batch has waited long enough for more requests."""
@@ -76,6 +92,8 @@ class Dispatcher:
         self._probed: set[MemberId] = set()
         """Members that are being asked who leads."""
         self._leader_confirmed_at = float("-inf")
+        self.highest_revision = 0
+        """The highest that any client of this gateway was answered: what a new watch starts behind."""
         self._stopped = False
         self.failed: asyncio.Future[None] = self._loop.create_future()
         """Gets the exception that ended the dispatcher."""
@@ -97,10 +115,25 @@ class Dispatcher:
         self._schedule_advance()
         return future
 
+    def keep_alive(self, lease: int) -> asyncio.Future[Reply]:
+        """Have a lease renewed. The future fails with `EtcdError`."""
+        future = self._ticket()
+        self.keep_alives.submit(self._loop.time(), lease, future)
+        self._schedule_advance()
+        return future
+
     def _ticket(self) -> asyncio.Future[Reply]:
         if self._stopped:
             raise error_by_number(STOPPED.number)
         return self._loop.create_future()
+
+    def channel(self, member: MemberId) -> MemberChannel | None:
+        """The way to a member, for calls that are not about a batch."""
+        return self._channels.get(member)
+
+    @property
+    def members(self) -> list[MemberId]:
+        return list(self._channels)
 
     async def has_leader(self) -> bool:
         """Whether a leader is known, asking around when the newest proof is old."""
@@ -155,7 +188,7 @@ class Dispatcher:
             if now < source.gathering.hold_until and source.pending_count:
                 self._hold(source.gathering.hold_until)
         for send in self.delivery.sends(now):
-            self._start(self._perform(send))
+            self.start(self._perform(send))
         if self.delivery.should_probe(now):
             self._look_around()
         wakeup = self.delivery.next_wakeup(now)
@@ -182,7 +215,8 @@ class Dispatcher:
             self._end(error)
         self._advance()
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run this in the background. An exception in it ends the dispatcher."""
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._task_done)
@@ -211,6 +245,8 @@ class Dispatcher:
                 raise MemberUnreachableError(f"member {send.member:x} is not known")
             if send.lane is Lane.PROPOSE:
                 self._proposed(send, api.decode_propose_reply(await channel.propose(send.data)))
+            elif send.lane is Lane.KEEP_ALIVE:
+                self._kept_alive(send, api.decode_keep_alive_reply(await channel.keep_alive(send.data)))
             else:
                 self._read(send, api.decode_read_reply(await channel.read(send.data)))
         except MemberUnreachableError:
@@ -240,7 +276,14 @@ class Dispatcher:
         else:
             self._not_answered(send, reply)
 
-    def _not_answered(self, send: Send, reply: api.ProposeReply | api.ReadReply) -> None:
+    def _kept_alive(self, send: Send, reply: api.KeepAliveReply) -> None:
+        if reply.outcome is api.Outcome.ANSWERED:
+            self._confirm_leader()
+            self._settle(self.keep_alives.answered(self._loop.time(), send.parcel, reply))
+        else:
+            self._not_answered(send, reply)
+
+    def _not_answered(self, send: Send, reply: api.ProposeReply | api.ReadReply | api.KeepAliveReply) -> None:
         now = self._loop.time()
         if reply.outcome is api.Outcome.BUSY:
             self.delivery.busy(now, send)
@@ -250,9 +293,10 @@ class Dispatcher:
     def _confirm_leader(self) -> None:
         self._leader_confirmed_at = self._loop.time()
 
-    @staticmethod
-    def _settle(settled: Iterable[Settled]) -> None:
+    def _settle(self, settled: Iterable[Settled]) -> None:
         for ticket, error, revision, body, member, term in settled:
+            if revision > self.highest_revision:
+                self.highest_revision = revision
             if ticket.done():
                 continue  # its client left
             if error is None:
@@ -267,7 +311,7 @@ class Dispatcher:
         for member in self._channels:
             if member not in self._probed:
                 self._probed.add(member)
-                self._start(self._probe(member))
+                self.start(self._probe(member))
 
     async def _probe(self, member: MemberId) -> None:
         await self._poll(member)

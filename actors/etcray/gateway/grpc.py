@@ -29,9 +29,9 @@ from etcray.gateway.http_engine import (
     HeaderMap,
     RequestHead,
     Stream,
-    plain_headers,
 )
 from etcray.gateway.http_messages import HttpRequest, HttpResponse, Receiver
+from etcray.gateway.plain_receiver import PlainReceiver
 from etcray_storage import limits
 from etcray_storage.errors import REQUEST_TOO_MANY_REQUESTS, Code, EtcdError, error_by_number
 
@@ -75,7 +75,7 @@ class Router:
         self.stream_handlers: dict[str, StreamHandler] = {}
         self.call_count = 0
         self.incomplete_bytes = 0
-        """Parts of messages that wait for their rest, over all calls."""
+        """Parts of messages that wait for their rest, over all calls, and bodies of plain requests."""
 
     def unary(self, path: str, handler: UnaryHandler) -> None:
         self._register(path)
@@ -107,7 +107,7 @@ class Router:
     def stream_opened(self, head: RequestHead, stream: Stream) -> Receiver:
         content_type = head.headers.get("content-type") or b""
         if not content_type.startswith(b"application/grpc"):
-            return _PlainReceiver(head, stream, self.plain_request)
+            return PlainReceiver(head, stream, self)
         self.call_count += 1
         if head.method != "POST":
             return _refuse(stream, EtcdError(Code.INTERNAL, f"invalid gRPC request method {head.method!r}"))
@@ -122,9 +122,10 @@ class Router:
         handler = self.stream_handlers.get(head.path)
         if handler is not None:
             return _StreamReceiver(head, stream, self, handler, inflate, seconds)
-        return _refuse(stream, self._unknown(head.path))
+        return _refuse(stream, self.unknown_method(head.path))
 
-    def _unknown(self, path: str) -> EtcdError:
+    def unknown_method(self, path: str) -> EtcdError:
+        """What a call of a method that is not here is answered with."""
         service, _, method = path.rpartition("/")
         if service in self._services:
             return EtcdError(
@@ -138,6 +139,16 @@ class Router:
         except Exception:
             logger.critical("handler of %s %s failed", request.method, request.target, exc_info=True)
             return HttpResponse(500, "text/plain; charset=utf-8", b"Internal Server Error\n")
+
+    def hold(self, count: int) -> bool:
+        if self.incomplete_bytes + count > limits.REQUESTS_INCOMPLETE_BYTES_MAX:
+            return False
+        self.incomplete_bytes += count
+        return True
+
+    def let_go(self, count: int) -> None:
+        self.incomplete_bytes -= count
+        assert self.incomplete_bytes >= 0, f"{self.incomplete_bytes} bytes are held"
 
 
 class _Discard:
@@ -349,36 +360,3 @@ class _StreamReceiver(_CallReceiver):
             if not self.head_sent:
                 self.stream.send_head(_HEADERS)
             self.stream.send_trailers(_TRAILERS_OK)
-
-
-class _PlainReceiver:
-    """An HTTP/2 request that is not gRPC: the same routes as over HTTP/1.1."""
-
-    def __init__(self, head: RequestHead, stream: Stream, plain: PlainHandler) -> None:
-        self._head = head
-        self._stream = stream
-        self._plain = plain
-        self._body = bytearray()
-        self._task: asyncio.Task[None] | None = None
-
-    def data_received(self, data: bytes) -> None:
-        self._stream.consume(len(data))
-        self._body += data
-        if len(self._body) > limits.GRPC_RECEIVE_BYTES_MAX:
-            self._stream.reset()
-
-    def end_received(self) -> None:
-        request = HttpRequest(self._head.method, self._head.path, bytes(self._body))
-        self._task = asyncio.get_running_loop().create_task(self._answer(request))
-
-    def abandoned(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-
-    async def _answer(self, request: HttpRequest) -> None:
-        response = await self._plain(request)
-        has_body = bool(response.body) and request.method != "HEAD"
-        self._stream.send_head(plain_headers(response), status=response.status, end=not has_body)
-        if has_body:
-            self._stream.send_data(response.body)
-            self._stream.send_trailers(HeaderMap())

@@ -1,4 +1,4 @@
-"""HTTP/2 and HTTP/1.1 over given bytes: the only module that knows the HTTP library.
+"""HTTP/2 over given bytes: with `http1_engine`, the only module that knows the HTTP library.
 
 Rules for this file: nothing here knows gRPC, etcd or sockets; everything above sees `RequestHead`,
 `Stream` and `http_messages`, and never the library. The library is used at
@@ -25,11 +25,6 @@ from httpunk._httpunk import (
     H2_FLAG_STOP_ACCEPTING,
     H2_HEADERS_OPENED,
     H2_HEADERS_TRAILERS,
-    H1BodyDecoder,
-    H1BodyError,
-    H1Codec,
-    H1ParseError,
-    H1RequestHead,
     H2Codec,
     H2Error,
     H2FrameData,
@@ -72,6 +67,13 @@ class Application(Protocol):
     def stream_opened(self, head: RequestHead, stream: Stream) -> Receiver: ...
 
     async def plain_request(self, request: HttpRequest) -> HttpResponse: ...
+
+    def hold(self, count: int) -> bool:
+        """Account for so many bytes of a plain request whose rest has not arrived yet, or of one that is
+        being answered. False, and nothing is counted, if that is too much for the gateway."""
+
+    def let_go(self, count: int) -> None:
+        """Those bytes are not held any more."""
 
 
 class Stream:
@@ -371,108 +373,20 @@ class Http2:
         self.schedule_flush()
 
 
-class Http1:
-    """One HTTP/1.1 connection: one request after the other, nothing is read while one is answered."""
-
-    def __init__(self, owner: Socket, application: Application) -> None:
-        self._owner = owner
-        self._application = application
-        self._codec = H1Codec()
-        self._head: H1RequestHead | None = None
-        self._decoder: H1BodyDecoder | None = None
-        self._body: list[bytes] = []
-        self._body_bytes = 0
-        self._answering: asyncio.Task[None] | None = None
-        self._keep_alive = True
-
-    def data_received(self, data: bytes) -> None:
-        if self._answering is not None:
-            self._codec.feed(data)
-            self._owner.pause_reading()
-            return
-        try:
-            self._advance(data)
-        except H1ParseError:
-            status = self._codec.parse_error_status
-            if status is not None:
-                self._write(HttpResponse(status, "text/plain; charset=utf-8", b""), keep_alive=False)
-            self._owner.close()
-        except H1BodyError:
-            self._owner.close()
-
-    def _advance(self, data: bytes) -> None:
-        if self._head is None:
-            head = self._head = self._codec.receive_request_head(data)
-            if head is None:
-                return
-            self._owner.cancel_timer()
-            self._keep_alive = head.keep_alive and not self._owner.stopping
-            if head.body_kind != "empty":
-                self._decoder = H1BodyDecoder(head.body_kind, head.content_length or 0)
-                self._codec.take_body_into(self._decoder)
-                if head.expect_continue:
-                    self._owner.write(H1Codec.continue_response())
-        elif self._decoder is not None:
-            self._decoder.feed(data)
-        if self._decoder is not None:
-            while (chunk := self._decoder.decode()) is not None:
-                self._body.append(chunk)
-                self._body_bytes += len(chunk)
-            if self._body_bytes > limits.GRPC_RECEIVE_BYTES_MAX:
-                text = b"request body is too large\n"
-                self._write(HttpResponse(413, "text/plain; charset=utf-8", text), keep_alive=False)
-                self._owner.close()
-                return
-            if not self._decoder.is_complete:
-                return
-            if self._decoder.finish()[1]:
-                self._keep_alive = False  # a pipelined request behind a body: not read, so not served
-        self._answering = asyncio.get_running_loop().create_task(self._answer())
-
-    async def _answer(self) -> None:
-        assert self._head is not None, "answering without a request"
-        request = HttpRequest(self._head.method, self._head.target, b"".join(self._body))
-        response = await self._application.plain_request(request)
-        self._write(response, keep_alive=self._keep_alive)
-        self._answering = None
-        if not self._keep_alive or self._owner.stopping:
-            self._owner.close()
-            return
-        self._head, self._decoder, self._body, self._body_bytes = None, None, [], 0
-        self._codec.reset()
-        self._owner.start_timer()
-        self._owner.resume_reading()
-        self.data_received(b"")
-
-    def _write(self, response: HttpResponse, *, keep_alive: bool) -> None:
-        head = self._codec.serialize_response(
-            response.status,
-            plain_headers(response),
-            keep_alive=keep_alive,
-            http10=self._head is not None and self._head.http10,
-            content_length=len(response.body),
-        )
-        self._owner.write(self._codec.serialize_head_and_body(head, response.body))
-
-    def eof_received(self) -> bool:
-        """A client may half-close and still read the answer to what it asked completely."""
-        self._keep_alive = False
-        return self._answering is not None
-
-    def connection_lost(self) -> None:
-        if self._answering is not None:
-            self._answering.cancel()
-
-    def flush(self) -> None:
-        """Answers are written at once."""
-
-    def shut_down(self) -> None:
-        if self._answering is None:
-            self._owner.close()
+_CORS: Final = (
+    ("access-control-allow-headers", "accept, content-type, authorization"),
+    ("access-control-allow-methods", "POST, GET, OPTIONS, PUT, DELETE"),
+    ("access-control-allow-origin", "*"),
+)
+"""Pages of any origin may ask, as with etcd's default settings."""
 
 
 def plain_headers(response: HttpResponse) -> HeaderMap:
-    fields = [("content-type", response.content_type), ("content-length", str(len(response.body)))]
+    fields = list(_CORS)
+    if response.content_type:
+        fields.append(("content-type", response.content_type))
+    if response.chunks is None:
+        fields.append(("content-length", str(len(response.body))))
     if response.allow:
         fields.append(("allow", response.allow))
     return HeaderMap(fields)

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from typing import Protocol
 
 import msgspec
+
+
+class Headers(Protocol):
+    """The header fields of a request; names are lower-case."""
+
+    def get(self, name: str) -> bytes | None: ...
+
+    def items(self) -> list[tuple[str, bytes]]: ...
 
 
 class HttpRequest(msgspec.Struct, frozen=True):
@@ -14,16 +23,21 @@ class HttpRequest(msgspec.Struct, frozen=True):
     target: str
     """Path and query, as sent."""
     body: bytes
+    headers: Headers
 
 
 class HttpResponse(msgspec.Struct, frozen=True):
-    """A whole response; its length is added by the protocol."""
+    """A whole response, whose length is added by the protocol, or the beginning of a stream."""
 
     status: int
     content_type: str
+    """Empty: there is no content."""
     body: bytes
     allow: str = ""
     """The methods that the path knows, for status 405."""
+    chunks: AsyncGenerator[bytes, None] | None = None
+    """What follows the body, each piece as soon as it is there. Whoever got the response closes it,
+    also when the client left."""
 
 
 class Receiver(Protocol):
@@ -45,6 +59,9 @@ class Socket(Protocol):
     stopping: bool
 
     def write(self, data: bytes) -> None: ...
+
+    async def drained(self) -> None:
+        """Return once the socket takes more."""
 
     def close(self) -> None:
         """Close once what was written has left."""

@@ -7,7 +7,8 @@ import errno
 import socket
 from typing import Final, cast
 
-from etcray.gateway.http_engine import Application, Http1, Http2, speaks_http2
+from etcray.gateway.http1_engine import Http1
+from etcray.gateway.http_engine import Application, Http2, speaks_http2
 from etcray_storage import limits
 from etcray_storage.errors import ListenError
 
@@ -26,6 +27,8 @@ class _Connection(asyncio.Protocol):
         self._opening = b""
         self._timer: asyncio.TimerHandle | None = None
         self.write_paused = False
+        self._writable: asyncio.Future[None] | None = None
+        """What `drained` waits for."""
         self.stopping = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -58,6 +61,7 @@ class _Connection(asyncio.Protocol):
         self.cancel_timer()
         self._server.forget(self)
         self._transport = None
+        self._wake_writer()
         if self._protocol is not None:
             self._protocol.connection_lost()
 
@@ -70,9 +74,22 @@ class _Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.write_paused = False
+        self._wake_writer()
         self.resume_reading()
         if self._protocol is not None:
             self._protocol.flush()
+
+    def _wake_writer(self) -> None:
+        if self._writable is not None:
+            if not self._writable.done():
+                self._writable.set_result(None)
+            self._writable = None
+
+    async def drained(self) -> None:
+        if self.write_paused and self._transport is not None:
+            if self._writable is None:
+                self._writable = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._writable)
 
     def write(self, data: bytes) -> None:
         if self._transport is not None:

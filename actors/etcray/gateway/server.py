@@ -9,13 +9,21 @@ import msgspec
 
 from etcray.gateway.cluster import ClusterService
 from etcray.gateway.dispatcher import Dispatcher, MemberChannel
+from etcray.gateway.election import ElectionService
 from etcray.gateway.grpc import Router
 from etcray.gateway.health import HealthService
 from etcray.gateway.http_routes import HttpRoutes
+from etcray.gateway.json_gateway import JsonGateway
 from etcray.gateway.kv import KvService
+from etcray.gateway.lease import LeaseService
 from etcray.gateway.listener import HttpServer
+from etcray.gateway.lock import LockService
 from etcray.gateway.maintenance import MaintenanceService
 from etcray.gateway.service import ServiceContext
+from etcray.gateway.waiting_line import WaitingLine
+from etcray.gateway.watch import WatchService
+from etcray.gateway.watch_feed import WatchFeed
+from etcray.gateway.watch_hub import PROGRESS_SECONDS
 from etcray_storage.types import ClusterId, MemberId
 
 
@@ -30,6 +38,8 @@ class GatewayCounters(msgspec.Struct, frozen=True, kw_only=True):
     read_batches: int
     resends: int
     pending: int
+    watchers: int
+    watch_streams: int
 
 
 class GatewayServer:
@@ -41,11 +51,29 @@ class GatewayServer:
         channels: Mapping[MemberId, MemberChannel],
         endpoints: list[str],
         rng: random.Random,
+        progress_seconds: float = PROGRESS_SECONDS,
     ) -> None:
         self.dispatcher = Dispatcher(channels, rng)
         self.context = ServiceContext(cluster_id, self.dispatcher, endpoints)
-        self._router = Router(HttpRoutes(self.context).handle, self.context.admit)
-        KvService(self.context).register(self._router)
+        routes = HttpRoutes(self.context)
+        self._router = Router(routes.handle, self.context.admit)
+        routes.json_api = JsonGateway(self._router).handle
+        kv = KvService(self.context)
+        kv.register(self._router)
+        leases = LeaseService(self.context, rng)
+        leases.register(self._router)
+        self.watches = WatchFeed(cluster_id, self.dispatcher, rng, progress_seconds)
+        watches = WatchService(self.context, self.watches)
+        watches.register(self._router)
+        line = WaitingLine(
+            self.dispatcher,
+            read=kv.range,
+            txn=kv.txn,
+            grant=leases.grant,
+            watch=watches.watch,
+        )
+        LockService(line, kv.delete_range).register(self._router)
+        ElectionService(line).register(self._router)
         ClusterService(self.context).register(self._router)
         MaintenanceService(self.context).register(self._router)
         HealthService().register(self._router)
@@ -57,12 +85,14 @@ class GatewayServer:
 
     async def stop(self, grace_seconds: float) -> None:
         """Let running requests finish within the grace time, then end the rest."""
+        self.watches.stop()
         await self._http.stop(grace_seconds)
         await self.dispatcher.stop()
 
     def counters(self) -> GatewayCounters:
         dispatcher = self.dispatcher
         reads = (dispatcher.linearizable_reads, dispatcher.serializable_reads)
+        waiting = (dispatcher.proposals, dispatcher.keep_alives, *reads)
         return GatewayCounters(
             connections=self._http.connection_count,
             calls=self._router.call_count,
@@ -71,5 +101,7 @@ class GatewayServer:
             reads=sum(r.read_count for r in reads),
             read_batches=sum(r.batch_count for r in reads),
             resends=dispatcher.delivery.resend_count,
-            pending=dispatcher.proposals.pending_count + sum(r.pending_count for r in reads),
+            pending=sum(source.pending_count for source in waiting),
+            watchers=self.watches.hub.watcher_count,
+            watch_streams=len(self.watches.hub.streams),
         )

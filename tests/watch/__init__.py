@@ -1,0 +1,1 @@
+"""Watches: the guarantees as functions, the hub under random schedules, real clients."""
