@@ -33,3 +33,7 @@ class RayError(ClusterError):
 
 class NotReadyError(ClusterError):
     """The cluster did not become ready in the time given, or a member cannot be opened."""
+
+
+class CommandFailedError(ClusterError):
+    """A command that was to be run for an event could not do its work."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import signal
 import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 
 import pytest
 
@@ -202,5 +202,5 @@ def test_client_waits_for_a_server_that_starts_late(make_client: Maker, etcd: Et
 def pump(source: socket.socket, sink: socket.socket) -> None:
     while data := source.recv(65536):
         sink.sendall(data)
-    with suppress(OSError):  # the other side may have gone first
+    with contextlib.suppress(OSError):  # it may have hung up first
         sink.shutdown(socket.SHUT_WR)

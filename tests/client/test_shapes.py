@@ -17,7 +17,9 @@ from etcray.client.values import key_interval, prefix_end
 
 def public_methods(kind: type) -> dict[str, list[str]]:
     return {
-        name: [str(parameter) for parameter in inspect.signature(method).parameters.values()]
+        name: [
+            str(parameter).replace("Async", "") for parameter in inspect.signature(method).parameters.values()
+        ]
         for name, method in inspect.getmembers(kind, inspect.isfunction)
         if not name.startswith("_")
     }

@@ -122,7 +122,7 @@ def txn(interactive: bool, at: At, *, as_json: bool) -> None:
 
 def range_from(parameters: Parameters) -> RangeArguments:
     """Raises OptionsError for options that exclude each other."""
-    range_end = _range_end(parameters)
+    range_end = range_end_of(parameters)
     if parameters["keys_only"] and parameters["count_only"]:
         raise OptionsError("--keys-only and --count-only exclude each other")
     if parameters["print_value_only"] and (parameters["keys_only"] or parameters["count_only"]):
@@ -138,17 +138,12 @@ def range_from(parameters: Parameters) -> RangeArguments:
         descending=parameters["order"] == "DESCEND",
         serializable=parameters["consistency"] == "s",
     )
-    return RangeArguments(_key(parameters), range_end, options)
+    return RangeArguments(key_of(parameters), range_end, options)
 
 
 def put_from(parameters: Parameters, *, standard_input: bool) -> PutArguments:
     """A missing value is read from standard input, if that may be. Raises OptionsError."""
-    try:
-        lease = int(parameters["lease"], 16)
-    except ValueError as error:
-        raise OptionsError(f"--lease is a hexadecimal number, not {parameters['lease']!r}") from error
-    if not 0 <= lease <= LEASE_MAX:
-        raise OptionsError(f"--lease is from 0 to {LEASE_MAX:x}, not {parameters['lease']}")
+    lease = lease_id_from(parameters["lease"])
     if lease and parameters["ignore_lease"]:
         raise OptionsError("--lease and --ignore-lease exclude each other")
     text: str | None = parameters["value"]
@@ -168,7 +163,18 @@ def put_from(parameters: Parameters, *, standard_input: bool) -> PutArguments:
         ignore_value=parameters["ignore_value"],
         ignore_lease=parameters["ignore_lease"],
     )
-    return PutArguments(_key(parameters), value, options)
+    return PutArguments(key_of(parameters), value, options)
+
+
+def lease_id_from(text: str) -> int:
+    """Raises OptionsError."""
+    try:
+        lease = int(text, 16)
+    except ValueError as error:
+        raise OptionsError(f"a lease is a hexadecimal number, not {text!r}") from error
+    if not 0 <= lease <= LEASE_MAX:
+        raise OptionsError(f"a lease is from 0 to {LEASE_MAX:x}, not {text}")
+    return lease
 
 
 def delete_from(parameters: Parameters) -> DeleteArguments:
@@ -176,7 +182,7 @@ def delete_from(parameters: Parameters) -> DeleteArguments:
     options = DeleteOptions(
         prefix=parameters["prefix"], from_key=parameters["from_key"], prev_kv=parameters["prev_kv"]
     )
-    return DeleteArguments(_key(parameters), _range_end(parameters), options)
+    return DeleteArguments(key_of(parameters), range_end_of(parameters), options)
 
 
 def operation_from(line: str) -> Operation:
@@ -206,14 +212,16 @@ def operation_from(line: str) -> Operation:
     return Delete(key, range_end, **delete_options)
 
 
-def _key(parameters: Parameters) -> bytes:
+def key_of(parameters: Parameters) -> bytes:
+    """Raises OptionsError for an empty key that does not mean all keys."""
     key = os.fsencode(parameters["key"])
     if not key and not (parameters.get("prefix") or parameters.get("from_key")):
         raise OptionsError("an empty KEY means all keys, with --prefix or --from-key")
     return key
 
 
-def _range_end(parameters: Parameters) -> bytes | None:
+def range_end_of(parameters: Parameters) -> bytes | None:
+    """Raises OptionsError for two ways to say the end."""
     text: str | None = parameters["range_end"]
     if (text is not None) + parameters["prefix"] + parameters["from_key"] > 1:
         raise OptionsError("RANGE_END, --prefix and --from-key exclude each other")

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import sys
 from enum import StrEnum
-from typing import Annotated, Final, NoReturn
+from typing import Annotated, Any, Final, NoReturn
 
 import typer
+from typer.core import TyperCommand
 
 from etcray.errors import ClusterError, OptionsError
 
@@ -207,6 +208,162 @@ def txn(
     from etcray.cli import kv
 
     kv.txn(interactive or sys.stdin.isatty(), kv.At(locals()), as_json=json)
+
+
+class CommandBehindDashes(TyperCommand):
+    """What follows `--` is a command, and nothing else is: the arguments before it are optional."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        own, command = args, None
+        if "--" in args:
+            own, command = args[: args.index("--")], args[args.index("--") + 1 :]
+        rest = super().parse_args(ctx, own)
+        if ctx.params.get("command"):
+            raise OptionsError("to run a command for each event, put it behind --")
+        ctx.params["command"] = command
+        return rest
+
+
+@app.command(cls=CommandBehindDashes)
+def watch(
+    key: Annotated[str | None, typer.Argument(metavar="KEY", show_default=False)] = None,
+    range_end: RangeEnd = None,
+    command: Annotated[
+        list[str] | None, typer.Argument(metavar="[-- COMMAND...]", help="Run for each event.")
+    ] = None,
+    prefix: Prefix = False,
+    from_key: FromKey = False,
+    rev: Annotated[int, typer.Option("--rev", help="From this revision on; 0 is now.")] = 0,
+    prev_kv: PrevKv = False,
+    progress_notify: Annotated[
+        bool, typer.Option("--progress-notify", help="Show how far the server is, now and then.")
+    ] = False,
+    interactive: Annotated[
+        bool, typer.Option("--interactive", "-i", help="Read watch and progress from standard input.")
+    ] = False,
+    endpoints: Endpoints = DEFAULT_ENDPOINTS,
+    command_timeout: CommandTimeout = DEFAULT_TIMEOUT_SECONDS,
+    json: Json = False,
+) -> None:
+    """Show events as they happen, until Ctrl-C."""
+    from etcray.cli import watch as program
+    from etcray.cli.kv import At
+
+    if interactive:
+        program.interactive(At(locals()), as_json=json)
+    else:
+        program.watch(program.arguments_from(locals()), At(locals()), as_json=json)
+
+
+lease_app = typer.Typer(help="Leases: keys that vanish when nobody cares.", no_args_is_help=True)
+app.add_typer(lease_app, name="lease")
+
+LeaseId = Annotated[str, typer.Argument(metavar="ID", help="Hexadecimal.", show_default=False)]
+
+
+@lease_app.command()
+def grant(
+    ttl: Annotated[int, typer.Argument(metavar="TTL", help="Seconds.", show_default=False)],
+    lease_id: Annotated[str, typer.Option("--id", help="Hexadecimal; 0: the server chooses.")] = "0",
+    endpoints: Endpoints = DEFAULT_ENDPOINTS,
+    command_timeout: CommandTimeout = DEFAULT_TIMEOUT_SECONDS,
+    json: Json = False,
+) -> None:
+    """Create a lease."""
+    from etcray.cli import kv, lease
+
+    lease.grant(ttl, lease_id, kv.At(locals()), as_json=json)
+
+
+@lease_app.command()
+def revoke(
+    lease_id: LeaseId,
+    endpoints: Endpoints = DEFAULT_ENDPOINTS,
+    command_timeout: CommandTimeout = DEFAULT_TIMEOUT_SECONDS,
+    json: Json = False,
+) -> None:
+    """End a lease and delete its keys."""
+    from etcray.cli import kv, lease
+
+    lease.revoke(lease_id, kv.At(locals()), as_json=json)
+
+
+@lease_app.command(name="keep-alive")
+def keep_alive(
+    lease_id: LeaseId,
+    once: Annotated[bool, typer.Option("--once", help="Renew it once and return.")] = False,
+    endpoints: Endpoints = DEFAULT_ENDPOINTS,
+    command_timeout: CommandTimeout = DEFAULT_TIMEOUT_SECONDS,
+    json: Json = False,
+) -> None:
+    """Renew a lease until Ctrl-C."""
+    from etcray.cli import kv, lease
+
+    lease.keep_alive(lease_id, once, kv.At(locals()), as_json=json)
+
+
+@lease_app.command()
+def timetolive(
+    lease_id: LeaseId,
+    keys: Annotated[bool, typer.Option("--keys", help="With the keys that are attached.")] = False,
+    endpoints: Endpoints = DEFAULT_ENDPOINTS,
+    command_timeout: CommandTimeout = DEFAULT_TIMEOUT_SECONDS,
+    json: Json = False,
+) -> None:
+    """Show how long a lease still has."""
+    from etcray.cli import kv, lease
+
+    lease.time_to_live(lease_id, keys, kv.At(locals()), as_json=json)
+
+
+@lease_app.command(name="list")
+def list_leases(
+    endpoints: Endpoints = DEFAULT_ENDPOINTS,
+    command_timeout: CommandTimeout = DEFAULT_TIMEOUT_SECONDS,
+    json: Json = False,
+) -> None:
+    """Show the ids of all leases."""
+    from etcray.cli import kv, lease
+
+    lease.list_all(kv.At(locals()), as_json=json)
+
+
+@app.command()
+def lock(
+    name: Annotated[str, typer.Argument(metavar="NAME", show_default=False)],
+    command: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[-- COMMAND...]", help="Run while it is held; its exit code is ours."),
+    ] = None,
+    ttl: Annotated[int, typer.Option("--ttl", help="Seconds until a holder that vanished loses it.")] = 10,
+    endpoints: Endpoints = DEFAULT_ENDPOINTS,
+    command_timeout: CommandTimeout = DEFAULT_TIMEOUT_SECONDS,
+    json: Json = False,
+) -> None:
+    """Hold a lock while a command runs, or until Ctrl-C. The command finds ETCD_LOCK_KEY and ETCD_LOCK_REV in
+    its environment, and is stopped if the lock is lost."""
+    from etcray.cli import kv
+    from etcray.cli import lock as program
+
+    program.lock(name, ttl, command or [], kv.At(locals()), as_json=json)
+
+
+@app.command()
+def elect(
+    name: Annotated[str, typer.Argument(metavar="NAME", show_default=False)],
+    proposal: Annotated[
+        str | None, typer.Argument(metavar="[PROPOSAL]", help="What to say as the leader.")
+    ] = None,
+    listen: Annotated[bool, typer.Option("--listen", "-l", help="Show who leads; do not take part.")] = False,
+    endpoints: Endpoints = DEFAULT_ENDPOINTS,
+    command_timeout: CommandTimeout = DEFAULT_TIMEOUT_SECONDS,
+    json: Json = False,
+) -> None:
+    """Take part in an election and lead until Ctrl-C, or watch one."""
+    from etcray.cli import kv
+    from etcray.cli import lock as program
+
+    program.elect(name, proposal, listen, kv.At(locals()), as_json=json)
 
 
 def main() -> NoReturn:

@@ -33,8 +33,8 @@ def print_lines(lines: list[bytes]) -> None:
 def pair_json(pair: KeyValue) -> dict[str, Any]:
     """A pair as JSON; see the package for bytes that are not UTF-8."""
     return {
-        **_bytes_json("key", pair.key),
-        **_bytes_json("value", pair.value),
+        **bytes_json("key", pair.key),
+        **bytes_json("value", pair.value),
         "create_revision": pair.create_revision,
         "mod_revision": pair.mod_revision,
         "version": pair.version,
@@ -42,7 +42,8 @@ def pair_json(pair: KeyValue) -> dict[str, Any]:
     }
 
 
-def _bytes_json(name: str, data: bytes) -> dict[str, str | None]:
+def bytes_json(name: str, data: bytes) -> dict[str, str | None]:
+    """One key or value as JSON; see the package for bytes that are not UTF-8."""
     try:
         return {name: data.decode()}
     except UnicodeDecodeError:

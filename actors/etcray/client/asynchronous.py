@@ -10,8 +10,12 @@ from types import TracebackType
 from typing import Self, TypeVar, Unpack
 
 from etcray.client import calls, results
+from etcray.client.asynchronous_lease import AsyncGrantedLease, AsyncKeeper, AsyncSession
+from etcray.client.asynchronous_lock import AsyncElection, AsyncLock
+from etcray.client.asynchronous_watch import AsyncWatch, AsyncWatchStream
 from etcray.client.channels import AsyncChannels, status_of
-from etcray.client.errors import EtcrayError
+from etcray.client.errors import EtcrayError, NotFoundError
+from etcray.client.keeping import OnLost
 from etcray.client.requests import (
     DeleteOptions,
     FilterOptions,
@@ -21,6 +25,8 @@ from etcray.client.requests import (
 )
 from etcray.client.retry import Attempts, EndpointRound, parse_endpoints
 from etcray.client.values import Data
+from etcray.client.watching import WatchOptions
+from etcray_storage import errors as store
 
 Result = TypeVar("Result")
 
@@ -39,6 +45,8 @@ class AsyncClient:
         self._round = EndpointRound(self.endpoints)
         self._channels = AsyncChannels()
         self._jitter = random.Random()
+        self._watches = AsyncWatchStream(self._channels, self._round)
+        self._keeper = AsyncKeeper(self._channels, self._round)
 
     async def put(self, key: Data, value: Data, **options: Unpack[PutOptions]) -> results.PutResult:
         return await self._call(calls.put(key, value, options))
@@ -75,6 +83,50 @@ class AsyncClient:
         """Forget what is older than `revision`. With `physical`, returns when the space is free."""
         return await self._call(calls.compact(revision, physical))
 
+    def watch(self, key: Data, range_end: Data | None = None, **options: Unpack[WatchOptions]) -> AsyncWatch:
+        """The events of a key, or of several, from now on or from a revision; see `WatchOptions`.
+
+        To be used in `async with`: nothing that happens inside is missed."""
+        return AsyncWatch(self._watches, self.timeout, key, range_end, **options)
+
+    async def request_progress(self) -> None:
+        """Ask the server how far it is. The answer is a batch without events for every watch of this
+        client; none comes while one of them is behind."""
+        self._watches.send(self._watches.hub.request_progress())
+
+    async def lease(self, ttl: int, id: int = 0) -> AsyncGrantedLease:
+        """A new lease of so many seconds; with `id` 0 the server chooses one."""
+        granted_at = time.monotonic()
+        granted = await self._call(calls.grant_lease(ttl, id))
+        return AsyncGrantedLease(self, granted.id, granted.ttl, granted_at + granted.ttl)
+
+    async def find_lease(self, id: int) -> AsyncGrantedLease:
+        """A lease that somebody else was granted. Raises NotFoundError if there is none."""
+        asked_at = time.monotonic()
+        found = await self._call(calls.time_to_live(id, False))
+        if found.ttl < 0:
+            raise NotFoundError(store.LEASE_NOT_FOUND.code, store.LEASE_NOT_FOUND.message)
+        return AsyncGrantedLease(self, id, found.granted_ttl, asked_at + found.ttl)
+
+    async def leases(self) -> tuple[int, ...]:
+        """The ids of all leases."""
+        return await self._call(calls.leases())
+
+    def session(self, ttl: int = 60, on_lost: OnLost | None = None) -> AsyncSession:
+        """A lease that is kept alive; to be used in `async with`."""
+        return AsyncSession(self, ttl, on_lost)
+
+    def lock(
+        self, name: Data, ttl: int = 10, timeout: float | None = None, session: AsyncSession | None = None
+    ) -> AsyncLock:
+        """A lock of that name; to be used in `async with`, which waits at most `timeout` seconds for it and
+        then raises LockTimeoutError. Without a session it has a lease of `ttl` seconds."""
+        return AsyncLock(self, name, ttl, timeout, session)
+
+    def election(self, name: Data, ttl: int = 10, session: AsyncSession | None = None) -> AsyncElection:
+        """An election of that name. Without a session it has a lease of `ttl` seconds."""
+        return AsyncElection(self, name, ttl, session)
+
     async def members(self) -> tuple[results.Member, ...]:
         return await self._call(calls.members())
 
@@ -83,7 +135,10 @@ class AsyncClient:
         return await self._call(calls.status())
 
     async def close(self) -> None:
-        """Drop the connections. Calls under way fail; a later call connects again."""
+        """Drop the connections. Calls under way fail, watches end, leases are not kept alive any more;
+        a later call connects again."""
+        await self._watches.close()
+        await self._keeper.close()
         await self._channels.close()
 
     async def __aenter__(self) -> Self:

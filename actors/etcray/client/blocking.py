@@ -9,8 +9,12 @@ from types import TracebackType
 from typing import Self, TypeVar, Unpack
 
 from etcray.client import calls, results
+from etcray.client.blocking_lease import GrantedLease, Keeper, Session
+from etcray.client.blocking_lock import Election, Lock
+from etcray.client.blocking_watch import Watch, WatchStream
 from etcray.client.channels import BlockingChannels, status_of
-from etcray.client.errors import EtcrayError
+from etcray.client.errors import EtcrayError, NotFoundError
+from etcray.client.keeping import OnLost
 from etcray.client.requests import (
     DeleteOptions,
     FilterOptions,
@@ -20,6 +24,8 @@ from etcray.client.requests import (
 )
 from etcray.client.retry import Attempts, EndpointRound, parse_endpoints
 from etcray.client.values import Data
+from etcray.client.watching import WatchOptions
+from etcray_storage import errors as store
 
 Result = TypeVar("Result")
 
@@ -37,6 +43,8 @@ class Client:
         self._round = EndpointRound(self.endpoints)
         self._channels = BlockingChannels()
         self._jitter = random.Random()
+        self._watches = WatchStream(self._channels, self._round)
+        self._keeper = Keeper(self._channels, self._round)
 
     def put(self, key: Data, value: Data, **options: Unpack[PutOptions]) -> results.PutResult:
         return self._call(calls.put(key, value, options))
@@ -69,6 +77,51 @@ class Client:
         """Forget what is older than `revision`. With `physical`, returns when the space is free."""
         return self._call(calls.compact(revision, physical))
 
+    def watch(self, key: Data, range_end: Data | None = None, **options: Unpack[WatchOptions]) -> Watch:
+        """The events of a key, or of several, from now on or from a revision; see `WatchOptions`.
+
+        Nothing that happens after this has returned is missed."""
+        return Watch(self._watches, self.timeout, key, range_end, **options)
+
+    def request_progress(self) -> None:
+        """Ask the server how far it is. The answer is a batch without events for every watch of this
+        client; none comes while one of them is behind."""
+        with self._watches.lock:
+            self._watches.send(self._watches.hub.request_progress())
+
+    def lease(self, ttl: int, id: int = 0) -> GrantedLease:
+        """A new lease of so many seconds; with `id` 0 the server chooses one."""
+        granted_at = time.monotonic()
+        granted = self._call(calls.grant_lease(ttl, id))
+        return GrantedLease(self, granted.id, granted.ttl, granted_at + granted.ttl)
+
+    def find_lease(self, id: int) -> GrantedLease:
+        """A lease that somebody else was granted. Raises NotFoundError if there is none."""
+        asked_at = time.monotonic()
+        found = self._call(calls.time_to_live(id, False))
+        if found.ttl < 0:
+            raise NotFoundError(store.LEASE_NOT_FOUND.code, store.LEASE_NOT_FOUND.message)
+        return GrantedLease(self, id, found.granted_ttl, asked_at + found.ttl)
+
+    def leases(self) -> tuple[int, ...]:
+        """The ids of all leases."""
+        return self._call(calls.leases())
+
+    def session(self, ttl: int = 60, on_lost: OnLost | None = None) -> Session:
+        """A lease that is kept alive; to be used in `with`."""
+        return Session(self, ttl, on_lost)
+
+    def lock(
+        self, name: Data, ttl: int = 10, timeout: float | None = None, session: Session | None = None
+    ) -> Lock:
+        """A lock of that name; to be used in `with`, which waits at most `timeout` seconds for it and
+        then raises LockTimeoutError. Without a session it has a lease of `ttl` seconds."""
+        return Lock(self, name, ttl, timeout, session)
+
+    def election(self, name: Data, ttl: int = 10, session: Session | None = None) -> Election:
+        """An election of that name. Without a session it has a lease of `ttl` seconds."""
+        return Election(self, name, ttl, session)
+
     def members(self) -> tuple[results.Member, ...]:
         return self._call(calls.members())
 
@@ -77,7 +130,10 @@ class Client:
         return self._call(calls.status())
 
     def close(self) -> None:
-        """Drop the connections. Calls under way fail; a later call connects again."""
+        """Drop the connections. Calls under way fail, watches end, leases are not kept alive any more;
+        a later call connects again."""
+        self._watches.close()
+        self._keeper.close()
         self._channels.close()
 
     def __enter__(self) -> Self:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from etcray.client import results
 from etcray.client.requests import (
@@ -85,6 +85,69 @@ def compact(revision: int, physical: bool) -> Call[results.CompactResult]:
         rpc_pb2.CompactionRequest(revision=revision, physical=physical).SerializeToString(),
         lambda answer: results.compact_result(rpc_pb2.CompactionResponse.FromString(answer)),
         writes=True,
+    )
+
+
+def grant_lease(ttl: int, lease_id: int) -> Call[results.LeaseResult]:
+    """Not a write if the server chooses the id: a second lease that nobody knows of expires by itself."""
+    return Call(
+        "/etcdserverpb.Lease/LeaseGrant",
+        rpc_pb2.LeaseGrantRequest(TTL=ttl, ID=lease_id).SerializeToString(),
+        lambda answer: results.lease_result(rpc_pb2.LeaseGrantResponse.FromString(answer)),
+        writes=lease_id != 0,
+    )
+
+
+def revoke_lease(lease_id: int) -> Call[int]:
+    """Answers with the store's revision. Sent again without an answer, so a lease that is not found may
+    have been revoked by the first attempt."""
+    return Call(
+        "/etcdserverpb.Lease/LeaseRevoke",
+        rpc_pb2.LeaseRevokeRequest(ID=lease_id).SerializeToString(),
+        lambda answer: rpc_pb2.LeaseRevokeResponse.FromString(answer).header.revision,
+        writes=False,
+    )
+
+
+KEEP_ALIVE_METHOD: Final = "/etcdserverpb.Lease/LeaseKeepAlive"
+
+
+def keep_alive(lease_id: int) -> Call[int]:
+    """Answers with the TTL, 0 if there is no such lease. A stream with one message in each direction is,
+    on the wire, what a plain call is."""
+    return Call(
+        KEEP_ALIVE_METHOD,
+        keep_alive_message(lease_id),
+        lambda answer: keep_alive_answer(answer)[1],
+        writes=False,
+    )
+
+
+def keep_alive_message(lease_id: int) -> bytes:
+    return rpc_pb2.LeaseKeepAliveRequest(ID=lease_id).SerializeToString()
+
+
+def keep_alive_answer(answer: bytes) -> tuple[int, int]:
+    """Lease id and TTL."""
+    message = rpc_pb2.LeaseKeepAliveResponse.FromString(answer)
+    return message.ID, message.TTL
+
+
+def time_to_live(lease_id: int, keys: bool) -> Call[results.TimeToLiveResult]:
+    return Call(
+        "/etcdserverpb.Lease/LeaseTimeToLive",
+        rpc_pb2.LeaseTimeToLiveRequest(ID=lease_id, keys=keys).SerializeToString(),
+        lambda answer: results.time_to_live_result(rpc_pb2.LeaseTimeToLiveResponse.FromString(answer)),
+        writes=False,
+    )
+
+
+def leases() -> Call[tuple[int, ...]]:
+    return Call(
+        "/etcdserverpb.Lease/LeaseLeases",
+        rpc_pb2.LeaseLeasesRequest().SerializeToString(),
+        lambda answer: tuple(lease.ID for lease in rpc_pb2.LeaseLeasesResponse.FromString(answer).leases),
+        writes=False,
     )
 
 

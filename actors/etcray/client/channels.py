@@ -23,6 +23,10 @@ OPTIONS: Final[tuple[tuple[str, int], ...]] = (
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.min_reconnect_backoff_ms", 1_000),
     ("grpc.max_reconnect_backoff_ms", 1_000),
+    # A watch on a machine that vanished would wait for ever. etcd allows a ping every 5 seconds.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.max_pings_without_data", 0),
     # Otherwise clients of one process share connections, and their back-off, behind their backs.
     ("grpc.use_local_subchannel_pool", 1),
 )
@@ -40,16 +44,29 @@ class BlockingChannels:
         found = self._methods.get((endpoint, path))
         if found is not None:
             return found
-        import grpc
-
         with self._lock:
-            channel = self._channels.get(endpoint)
-            if channel is None:
-                channel = grpc.insecure_channel(endpoint, options=OPTIONS)
-                self._channels[endpoint] = channel
-            made: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(path, None, None)
+            made: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._channel(endpoint).unary_unary(
+                path, None, None
+            )
             self._methods[endpoint, path] = made
             return made
+
+    def stream(self, endpoint: str, path: str) -> grpc.StreamStreamMultiCallable[bytes, bytes]:
+        with self._lock:
+            made: grpc.StreamStreamMultiCallable[bytes, bytes] = self._channel(endpoint).stream_stream(
+                path, None, None
+            )
+            return made
+
+    def _channel(self, endpoint: str) -> grpc.Channel:
+        """To be called with the lock held."""
+        import grpc
+
+        channel = self._channels.get(endpoint)
+        if channel is None:
+            channel = grpc.insecure_channel(endpoint, options=OPTIONS)
+            self._channels[endpoint] = channel
+        return channel
 
     def close(self) -> None:
         with self._lock:
@@ -69,15 +86,26 @@ class AsyncChannels:
         found = self._methods.get((endpoint, path))
         if found is not None:
             return found
+        made: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._channel(endpoint).unary_unary(
+            path, None, None
+        )
+        self._methods[endpoint, path] = made
+        return made
+
+    def stream(self, endpoint: str, path: str) -> grpc.aio.StreamStreamMultiCallable[bytes, bytes]:
+        made: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = self._channel(endpoint).stream_stream(
+            path, None, None
+        )
+        return made
+
+    def _channel(self, endpoint: str) -> grpc.aio.Channel:
         import grpc.aio
 
         channel = self._channels.get(endpoint)
         if channel is None:
             channel = grpc.aio.insecure_channel(endpoint, options=OPTIONS)
             self._channels[endpoint] = channel
-        made: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(path, None, None)
-        self._methods[endpoint, path] = made
-        return made
+        return channel
 
     async def close(self) -> None:
         self._methods.clear()

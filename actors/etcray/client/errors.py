@@ -38,7 +38,17 @@ class InvalidRequestError(EtcrayError):
 
 
 class CompactedError(InvalidRequestError):
-    """The revision was compacted away. Read at a newer one."""
+    """The revision was compacted away. Read at a newer one; a watch that fell behind reads the present
+    state first, and goes on from there."""
+
+    def __init__(self, code: Code, message: str, compact_revision: int = 0) -> None:
+        super().__init__(code, message)
+        self.compact_revision = compact_revision
+        """The oldest revision that is left, if the server named it: it does to watches. Else 0."""
+
+    def __str__(self) -> str:
+        oldest = f"; the oldest one left is {self.compact_revision}" if self.compact_revision else ""
+        return f"{super().__str__()}{oldest}"
 
 
 class FutureRevisionError(InvalidRequestError):
@@ -64,6 +74,27 @@ class AccessDeniedError(EtcrayError):
 
 class CorruptError(EtcrayError):
     """The cluster found its members' data to differ and accepts no writes. Needs its operator."""
+
+
+class WatchCancelledError(EtcrayError):
+    """The watch was cancelled by this client, so there is nothing more to wait for."""
+
+
+class LeaseLostError(EtcrayError):
+    """The lease expired or was revoked, or was not renewed in time: its keys are gone or soon will be."""
+
+
+class LockLostError(LeaseLostError):
+    """The lock is not held any more, because its lease was lost. Somebody else may hold it now, so what
+    it protects must not be touched; `fencing_token` tells late writes apart."""
+
+
+class NotLeaderError(EtcrayError):
+    """Somebody else leads, or nobody does."""
+
+
+class LockTimeoutError(EtcrayError, TimeoutError):
+    """The lock did not become free in the time given."""
 
 
 _BY_CODE: Final[dict[Code, type[EtcrayError]]] = {

@@ -89,6 +89,23 @@ class CompactResult:
 
 
 @dataclass(frozen=True, slots=True)
+class LeaseResult:
+    id: int
+    ttl: int
+    """Seconds that the server granted; it raises what is too short."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimeToLiveResult:
+    id: int
+    ttl: int
+    """Whole seconds that are left; -1 if there is no such lease."""
+    granted_ttl: int
+    keys: tuple[bytes, ...]
+    """The keys that vanish with the lease, if they were asked for."""
+
+
+@dataclass(frozen=True, slots=True)
 class Member:
     id: int
     name: str
@@ -166,6 +183,14 @@ def operation_result(message: rpc_pb2.ResponseOp) -> OperationResult:
 
 def compact_result(message: rpc_pb2.CompactionResponse) -> CompactResult:
     return CompactResult(message.header.revision)
+
+
+def lease_result(message: rpc_pb2.LeaseGrantResponse) -> LeaseResult:
+    return LeaseResult(message.ID, message.TTL)
+
+
+def time_to_live_result(message: rpc_pb2.LeaseTimeToLiveResponse) -> TimeToLiveResult:
+    return TimeToLiveResult(message.ID, message.TTL, message.grantedTTL, tuple(message.keys))
 
 
 def members(message: rpc_pb2.MemberListResponse) -> tuple[Member, ...]:

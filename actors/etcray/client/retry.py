@@ -70,16 +70,17 @@ class Attempts:
     def after_failure(self, code: Code, message: str, now: float) -> float | EtcrayError:
         """Seconds to wait before the next attempt, or the error that ends the call."""
         self._failures += 1
-        pause = self._pause()
+        pause = pause_seconds(self._failures, self._endpoints, self._jitter)
         repeatable = was_never_sent(code, message) or (code is Code.UNAVAILABLE and not self._writes)
         if not repeatable or now + pause >= self._deadline:
             return error_for(code, message, writes=self._writes)
         return pause
 
-    def _pause(self) -> float:
-        """None until every endpoint has failed once, then doubling with every round."""
-        rounds, within = divmod(self._failures, self._endpoints)
-        if within != 0:
-            return 0.0
-        pause = min(PAUSE_FIRST_SECONDS * 2.0 ** min(rounds - 1, 10), PAUSE_MAX_SECONDS)
-        return pause * self._jitter.uniform(1 - JITTER, 1 + JITTER)
+
+def pause_seconds(failures: int, endpoints: int, jitter: random.Random) -> float:
+    """None until every endpoint has failed once, then doubling with every round."""
+    rounds, within = divmod(failures, endpoints)
+    if within != 0:
+        return 0.0
+    pause = min(PAUSE_FIRST_SECONDS * 2.0 ** min(rounds - 1, 10), PAUSE_MAX_SECONDS)
+    return pause * jitter.uniform(1 - JITTER, 1 + JITTER)
