@@ -3,7 +3,8 @@
 1. `raft/`, `storage/`: the rules of the paper and of etcd, as unit tests of the pure parts.
 2. `raft/scripts/`: scenarios with recorded event logs.
 3. `*_properties.py` and the random-network test: property tests against naive models.
-4. `gateway/`, `client/`: real protocols over loopback, with one member in the same process.
+4. `node/`, `gateway/`, `watch/`, `client/`: whole members, and real protocols over loopback, in one
+   process; `differential/` compares generated requests with a real etcd.
 5. `cluster/`: real Ray actors, killed and restarted, with real `etcdctl` as the client and a real
    etcd as the oracle. These carry the marker `cluster`.
 

@@ -35,6 +35,12 @@ def test_a_cluster_is_launched_from_a_script(tmp_path: Path) -> None:
     assert run(source.replace(":2399", f":{free_port()}"), tmp_path).splitlines()[-1] == "running"
 
 
+def test_locks_and_watches_work_as_shown(cluster: Cluster, tmp_path: Path) -> None:
+    (source,) = [example for example in EXAMPLES if "kv.lock" in example]
+    printed = run(source.replace("127.0.0.1:2379", cluster.endpoints[0]), tmp_path)
+    assert re.fullmatch(r"token \d+\n/reports/today running\n", printed)
+
+
 def test_etc_is_loaded_as_shown(cluster: Cluster, tmp_path: Path) -> None:
     (source,) = [example for example in EXAMPLES if 'Path("/etc")' in example]
     printed = run(source.replace("127.0.0.1:2379", cluster.endpoints[0]), tmp_path)
