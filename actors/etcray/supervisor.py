@@ -10,7 +10,8 @@ since is dropped by its generation.
 
 A death, as it goes:
 1. A member's process ends. Its pidfd becomes readable and wakes the loop, microseconds later. (On
-   another node Ray's error from the next status call tells it, about a second later.)
+   another node Ray's error from the next status call tells it, about a second later.) The other members
+   and the gateways are told: if it led, they need not wait for time-outs.
 2. The actor is killed in Ray's books too, which frees its name and makes calls to it fail at once.
 3. A new actor of that name is created, on the node where the directory is, and told to open.
 4. When it has opened, it gets the handles of all members, and all others get its handle.
@@ -372,8 +373,19 @@ class Supervisor:
                 self._books.due = now + LOOP_INTERVAL_SECONDS
 
     def _on_death(self, name: str, problem: str) -> None:
+        watched = self._watched[name]
         self._supervision.died(name, problem, time.monotonic())
-        self._remove(self._watched[name], name)
+        if watched.member is not None:
+            self._tell_of_death(watched.member.id)
+        self._remove(watched, name)
+
+    def _tell_of_death(self, member: MemberId) -> None:
+        """First of all: if the member led, the others elect the next leader, and the gateways look
+        for it, while its own calls have not even failed yet."""
+        for name, watched in self._watched.items():
+            charge = self._supervision.charges[name]
+            if charge.phase is Phase.SERVING:
+                self._call(name, charge.generation, "tell", watched.handle.member_died, member)
 
     def _remove(self, watched: _Watched, name: str) -> None:
         self._processes.forget(name)

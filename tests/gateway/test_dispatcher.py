@@ -70,6 +70,25 @@ def test_silent_leader_is_given_up_when_another_leads() -> None:
     run(story())
 
 
+def test_a_leader_that_is_told_dead_is_given_up_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SILENCE_SECONDS", "RESEND_SECONDS"):
+        monkeypatch.setattr(f"etcray.gateway.delivery.{name}", 1e9)
+
+    async def story() -> None:
+        member, silent = LocalMember(), LocalMember()
+        silent.silent = True
+        member.term = Term(8)
+        dispatcher = Dispatcher({OTHER: silent, MEMBER_ID: member}, random.Random(1))
+        dispatcher.delivery.heard(OTHER, OTHER, Term(7))
+        waiting = dispatcher.propose(CommandKind.PUT, PUT)
+        await asyncio.sleep(0)
+        dispatcher.member_died(OTHER)
+        assert (await waiting).member == MEMBER_ID
+        await dispatcher.stop()
+
+    run(story())
+
+
 def test_dead_members_are_passed_over() -> None:
     async def story() -> None:
         dispatcher = Dispatcher({MemberId(1): DeadMember(), MEMBER_ID: LocalMember()}, random.Random(1))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from etcray.node.api import Outcome, ReadRequest, decode_read_reply, encode
+from etcray.spec import Timing
 from etcray_storage import limits
 from etcray_storage.commands import ReadKind, encode_batch
 from etcray_storage.proto.rpc_pb2 import RangeRequest, RangeResponse, RequestOp, TxnRequest, TxnResponse
@@ -209,3 +210,22 @@ def test_a_transaction_reads_several_old_revisions_at_once(tmp_path: Path) -> No
         ]
         assert values == [b"a1", b"a2", b"a3", b"a4"]
         assert reply.bodies[2] == reply.bodies[0]
+
+
+def test_members_that_are_told_of_the_leaders_death_do_not_wait_for_the_timeout(tmp_path: Path) -> None:
+    patient = Timing(heartbeat_ms=50, election_ms=300_000)
+    with LocalCluster(tmp_path, timing=patient) as cluster:
+        first = cluster.spec.members[0].id
+        for member in cluster.board.members.values():
+            opened = member._opened
+            assert opened is not None
+            if member.spec.id == first:
+                # The first election cannot wait for the time-out either.
+                opened.driver._raft.state.election_deadline = 0.0
+        cluster.open_session(SESSION)
+        died = cluster.leader().spec.id
+        assert died == first
+        cluster.isolate(died)
+        for member in cluster.board.members.values():
+            member.member_died(died)
+        assert cluster.put(SESSION, 1, b"key", b"value").member != died

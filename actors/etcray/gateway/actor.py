@@ -107,6 +107,11 @@ class GatewayActor:
         if self._server is not None:
             self._server.dispatcher.set_channels(self._channels())
 
+    async def member_died(self, member: int) -> None:
+        """The supervisor saw a member's process end."""
+        if self._server is not None:
+            self._server.dispatcher.member_died(MemberId(member))
+
     def _channels(self) -> dict[MemberId, RayMemberChannel]:
         return {MemberId(member): RayMemberChannel(handle) for member, handle in self._members.items()}
 

@@ -171,6 +171,13 @@ class Delivery:
         pause = PAUSE_SECONDS if self._addressee(send.lane) == send.member else 0.0
         self._again(now, send, pause)
 
+    def member_died(self, member: MemberId) -> None:
+        """Whoever watches its process says so: its calls need not be waited for."""
+        self._suspect(member)
+        for parcel in list(self._parcels.values()):
+            if parcel.member == member:
+                self._put_back(parcel, 0.0)
+
     def _again(self, now: float, send: Send, pause: float) -> None:
         parcel = self._parcels.get(send.parcel)
         if parcel is not None and parcel.attempt == send.attempt and parcel.member == send.member:

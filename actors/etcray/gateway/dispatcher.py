@@ -156,6 +156,11 @@ class Dispatcher:
         self.delivery.set_members(list(channels))
         self._schedule_advance()
 
+    def member_died(self, member: MemberId) -> None:
+        """Its process is gone: look for the next leader now, not when the calls to it fail."""
+        self.delivery.member_died(member)
+        self._schedule_advance()
+
     async def stop(self) -> None:
         """Answer everything that waits with an error and end the background tasks."""
         self._end(error_by_number(STOPPED.number))

@@ -21,6 +21,7 @@ from etcray.node import api
 from etcray.node.member import Member
 from etcray.node.peers import PeerUnreachableError
 from etcray.spec import ClusterSpec
+from etcray_storage.types import MemberId
 
 EXCHANGE_TIMEOUT_SECONDS: Final = 0.5
 """A peer that does not answer within this is treated as unreachable; the call may still run there."""
@@ -77,6 +78,10 @@ class MemberActor:
     def set_peers(self, handles: dict[int, Any]) -> None:
         """The actors of all members; called again whenever one of them was created anew."""
         self._member.connect({member: RayPeerChannel(handle) for member, handle in handles.items()})
+
+    def member_died(self, member: int) -> None:
+        """The supervisor saw a member's process end."""
+        self._member.member_died(MemberId(member))
 
     def exchange(self, envelope: bytes) -> bytes:
         return self._member.exchange(envelope)

@@ -90,6 +90,13 @@ class Member:
             if member != self.spec.id:
                 opened.peers.connect(MemberId(member), channel)
 
+    def member_died(self, member: MemberId) -> None:
+        """Its process is gone, by whoever watches it: if it led, there is no point in waiting for
+        its next heartbeat. A hint, not a fact: an election still needs a majority."""
+        opened = self._opened
+        if opened is not None and member != self.spec.id:
+            opened.driver.peer_unreachable(member)
+
     def close(self) -> None:
         with self._opening:
             if self._opened is not None:

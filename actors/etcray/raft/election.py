@@ -30,10 +30,16 @@ def tick(state: State) -> None:
 
 def leader_suspected(state: State) -> None:
     """There are signs that the leader is dead: do not wait for the timeout, and help others who
-    have come to the same conclusion. A sign of life of the leader undoes this."""
+    have come to the same conclusion. A sign of life of the leader undoes this.
+
+    The others are often told at the same moment, so here chance would split votes: they take turns,
+    a heartbeat apart. Whose log is behind wastes its turn only."""
+    survivors = [voter for voter in state.membership.voters if voter != state.leader]
     state.leader = NOBODY
-    soon = state.now + state.rng.random() * state.config.heartbeat_s
-    state.election_deadline = min(state.election_deadline, soon)
+    if state.member in survivors:
+        turn = survivors.index(state.member) + state.rng.random() / 10
+        soon = state.now + turn * state.config.heartbeat_s
+        state.election_deadline = min(state.election_deadline, soon)
 
 
 def _become_pre_candidate(state: State) -> None:
