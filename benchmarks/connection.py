@@ -123,6 +123,8 @@ class Connection(asyncio.Protocol):
                     client.answer_bytes += after - start
                     if flags & frames.END_STREAM:
                         self._over(stream, now, "the answer has no status")
+                else:
+                    self._on_other_data(stream, data[start:after], now)
             elif kind == frames.HEADERS:
                 self._on_headers(stream, flags, data[start:after], now)
             else:
@@ -134,6 +136,9 @@ class Connection(asyncio.Protocol):
             self._out.append(frames.window_update(self._received_bytes))
             self._received_bytes = 0
         self._flush()
+
+    def _on_other_data(self, stream: int, payload: bytes, now: float) -> None:
+        """Data of a stream that is not one client's request."""
 
     def _on_headers(self, stream: int, flags: int, block: bytes, now: float) -> None:
         """Only blocks that could change the table, or end a failed call, are decoded."""

@@ -92,6 +92,17 @@ def request(stream: int, message: bytes) -> bytes:
     return b"".join((_REPEATED_START, number, RequestHeaders.REPEATED, grpc_data(number, message)))
 
 
+def opening(stream: int, headers: RequestHeaders, *, first: bool) -> bytes:
+    """The head of a request whose messages follow at any time."""
+    return frame(HEADERS, END_HEADERS, stream, headers.first if first else RequestHeaders.REPEATED)
+
+
+def message_data(stream: int, message: bytes) -> bytes:
+    """One gRPC message on a stream that stays open."""
+    assert len(message) + 5 <= FRAME_BYTES_MAX, f"a message of {len(message)} bytes needs several frames"
+    return frame(DATA, 0, stream, b"\x00" + len(message).to_bytes(4, "big") + message)
+
+
 def first_request(stream: int, headers: RequestHeaders, message: bytes) -> bytes:
     return frame(HEADERS, END_HEADERS, stream, headers.first) + grpc_data(_stream_bytes(stream), message)
 
