@@ -138,7 +138,9 @@ def validate_reliable(recording: Recording, history: History, through: int) -> N
         for event in history
         if is_wanted(recording.request, event) and event.kv.mod_revision >= recording.first_revision
     ]
-    assert came == due[: len(came)], f"got {came}, history has {due[: len(came)]}"
+    for number, (got, wanted) in enumerate(zip(came, due, strict=False)):
+        assert got == wanted, f"event {number} is {got}, history has {wanted}"
+    assert len(came) <= len(due), f"history does not have {came[len(due)]}"
     if not recording.responses[-1].canceled:
         missing = [name for name in due[len(came) :] if name[0] <= through]
         assert not missing, f"never got {missing[:5]} of {len(missing)}, up to {through}"
