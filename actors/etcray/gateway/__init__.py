@@ -14,8 +14,8 @@ How a request travels
 1. `http_engine` turns bytes into streams, `grpc` (with `framing`) turns a stream into a call of a
    handler with the request's bytes. `http1_engine` and `plain_receiver` make plain requests, which
    `http_routes` answers or gives to `json_gateway`; that calls the same handlers, with messages that
-   `json_codec` made of JSON. `listener` holds the sockets. There is one task for each call and
-   none for a connection.
+   `json_codec` made of JSON. A `websocket` does so too, with messages that go both ways at any time.
+   `listener` holds the sockets. There is one task for each call and none for a connection.
 2. The service (`kv`, `lease`, `watch`, `lock`, `election`, `cluster`, `maintenance`, `health`) decodes the
    request once, checks what can be checked without the store, and gives the client's own bytes to the
    `dispatcher`. Response bytes come back as they are; only the header is put in front.
@@ -90,8 +90,10 @@ What differs from etcd
 ----------------------
 - A campaign whose lease ended while it waited fails ("election: not leader"); etcd reports it as won.
 - A watch of a lock's waiter that falls behind a compaction begins anew; in etcd the call fails.
-- JSON: standard and URL-safe base64 are read (etcd 3.5 reads the former only). A stream's requests are read
-  completely before it begins. No WebSocket.
+- JSON: standard and URL-safe base64 are read (etcd 3.5 reads the former only). Over plain HTTP a stream's
+  requests are read completely before it begins; on a WebSocket they may come at any time.
+- WebSocket: an unknown path is refused with 404 before the upgrade (etcd accepts, then sends the text);
+  malformed JSON ends the stream with an error; a JSON value may not be spread over several messages.
 - A gateway is no member. Maintenance.Status shows the leader whichever gateway is asked, and every
   member's client URLs are the gateways'.
 - No keepalive policing: pings are answered, however many. Dead clients are found by TCP keepalive.

@@ -30,7 +30,7 @@ from etcray.gateway.http_engine import (
     RequestHead,
     Stream,
 )
-from etcray.gateway.http_messages import HttpRequest, HttpResponse, Receiver
+from etcray.gateway.http_messages import Exchange, HttpRequest, HttpResponse, Receiver
 from etcray.gateway.plain_receiver import PlainReceiver
 from etcray_storage import limits
 from etcray_storage.errors import REQUEST_TOO_MANY_REQUESTS, Code, EtcdError, error_by_number
@@ -61,6 +61,7 @@ ServerStreamHandler = Callable[[bytes, Call], AsyncGenerator[bytes, None]]
 StreamHandler = Callable[[AsyncIterator[bytes], Call], AsyncGenerator[bytes, None]]
 Admission = Callable[[Call], Awaitable[None]]
 PlainHandler = Callable[[HttpRequest], Awaitable[HttpResponse]]
+ExchangeFinder = Callable[[HttpRequest], Exchange | HttpResponse]
 
 
 class Router:
@@ -70,6 +71,8 @@ class Router:
         self._plain = plain
         self.admission = admission
         """Awaited before every handler; refuses a call by raising `EtcdError`."""
+        self.exchange: ExchangeFinder = _no_exchange
+        """Finds the call behind a WebSocket."""
         self._services: set[str] = set()
         self.unary_handlers: dict[str, UnaryHandler] = {}
         self.stream_handlers: dict[str, StreamHandler] = {}
@@ -149,6 +152,10 @@ class Router:
     def let_go(self, count: int) -> None:
         self.incomplete_bytes -= count
         assert self.incomplete_bytes >= 0, f"{self.incomplete_bytes} bytes are held"
+
+
+def _no_exchange(_: HttpRequest) -> HttpResponse:
+    return HttpResponse(404, "text/plain; charset=utf-8", b"Not Found\n")
 
 
 class _Discard:

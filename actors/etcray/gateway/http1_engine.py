@@ -17,6 +17,7 @@ from httpunk._httpunk import H1BodyDecoder, H1BodyError, H1Codec, H1ParseError, 
 
 from etcray.gateway.http_engine import Application, plain_headers
 from etcray.gateway.http_messages import HttpRequest, HttpResponse, Socket
+from etcray.gateway.websocket import HandshakeError, WebSocket, asks_for_websocket, read_handshake
 from etcray_storage import limits
 
 logger = logging.getLogger(__name__)
@@ -62,6 +63,9 @@ class Http1:
             if head is None:
                 return
             self._owner.cancel_timer()
+            if asks_for_websocket(head.method, head.headers):
+                self._become_websocket(head)
+                return
             self._keep_alive = head.keep_alive and not self._owner.stopping
             if head.body_kind != "empty":
                 self._decoder = H1BodyDecoder(head.body_kind, head.content_length or 0)
@@ -72,6 +76,25 @@ class Http1:
             self._decoder.feed(data)
         if self._decoder is None or self._collect(self._decoder):
             self._answering = asyncio.get_running_loop().create_task(self._answer())
+
+    def _become_websocket(self, head: H1RequestHead) -> None:
+        """What the client sent behind the head are frames already."""
+        try:
+            if head.http10 or head.body_kind != "empty":
+                raise HandshakeError("not a GET of HTTP/1.1 without a body")
+            request, fields = read_handshake(head.target, head.headers)
+        except HandshakeError as error:
+            self._refuse(400, f"bad WebSocket handshake: {error}\n".encode())
+            return
+        exchange = self._application.exchange(request)
+        if isinstance(exchange, HttpResponse):
+            self._write(exchange, keep_alive=False)
+            self._owner.close()
+            return
+        self._owner.write(self._codec.serialize_response(101, fields, keep_alive=True))
+        websocket = WebSocket(self._owner, self._application, exchange)
+        self._owner.switch_to(websocket)
+        websocket.data_received(self._codec.take_body())
 
     def _collect(self, decoder: H1BodyDecoder) -> bool:
         """Whether the body is complete. If it is too large, the connection ends."""

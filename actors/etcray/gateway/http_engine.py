@@ -42,7 +42,7 @@ from httpunk._httpunk import (
     HeaderMap as HeaderMap,
 )
 
-from etcray.gateway.http_messages import HttpRequest, HttpResponse, Receiver, Socket
+from etcray.gateway.http_messages import Exchange, HttpRequest, HttpResponse, Receiver, Socket
 from etcray_storage import limits
 
 PROTOCOL_ERROR: Final = 1
@@ -67,6 +67,9 @@ class Application(Protocol):
     def stream_opened(self, head: RequestHead, stream: Stream) -> Receiver: ...
 
     async def plain_request(self, request: HttpRequest) -> HttpResponse: ...
+
+    def exchange(self, request: HttpRequest) -> Exchange | HttpResponse:
+        """What a WebSocket of this path leads to, or the refusal."""
 
     def hold(self, count: int) -> bool:
         """Account for so many bytes of a plain request whose rest has not arrived yet, or of one that is

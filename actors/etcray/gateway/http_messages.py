@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Protocol
 
 import msgspec
@@ -40,6 +40,11 @@ class HttpResponse(msgspec.Struct, frozen=True):
     also when the client left."""
 
 
+Exchange = Callable[[AsyncIterator[bytes]], AsyncGenerator[bytes, None]]
+"""A call whose messages go both ways: given the client's, it makes ours. It may stop taking requests, and
+it is cancelled when the client leaves."""
+
+
 class Receiver(Protocol):
     """What the application puts behind one HTTP/2 stream. Called on the event loop, never again
     after `end_received` or `abandoned`, except that `abandoned` may follow `end_received`."""
@@ -52,11 +57,28 @@ class Receiver(Protocol):
         """The client reset the stream or its connection is gone: nobody reads an answer."""
 
 
+class ConnectionProtocol(Protocol):
+    """What an accepted connection tells whoever speaks on it."""
+
+    def data_received(self, data: bytes) -> None: ...
+
+    def connection_lost(self) -> None: ...
+
+    def flush(self) -> None:
+        """The socket takes more again."""
+
+    def shut_down(self) -> None:
+        """Finish what is asked and close."""
+
+
 class Socket(Protocol):
     """What a protocol needs of its accepted connection."""
 
     write_paused: bool
     stopping: bool
+
+    def switch_to(self, protocol: ConnectionProtocol) -> None:
+        """From now on this one is told of what arrives, in place of the caller."""
 
     def write(self, data: bytes) -> None: ...
 

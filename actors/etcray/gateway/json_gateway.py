@@ -3,12 +3,12 @@
 So everything that a service checks, refuses or limits is the same on both ways. What is different is the
 form: `json_codec` for the messages, HTTP statuses for the codes, and for streams one line
 `{"result": ...}` a message. The body of a stream is read completely before the call begins; its end is no
-reason to end a watch.
+reason to end a watch. On a WebSocket (`websocket`) requests and answers go both ways at any time.
 
 Errors carry their text twice, as `error` and as `message`, because releases of etcd differ in which one
 they send and clients in which one they read. As in etcd's gateway, a request that is no JSON is
 InvalidArgument in a unary call and Unknown in a stream, and malformed JSON behind the first request of
-a stream only ends the requests.
+a stream only ends the requests; on a WebSocket, whose client would wait in vain, it ends the stream.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -24,7 +25,7 @@ import msgspec
 from etcray.gateway.framing import parse_timeout
 from etcray.gateway.grpc import Call, Router, StreamHandler
 from etcray.gateway.http_engine import HeaderMap
-from etcray.gateway.http_messages import Headers, HttpRequest, HttpResponse
+from etcray.gateway.http_messages import Exchange, Headers, HttpRequest, HttpResponse
 from etcray.gateway.json_codec import parse_values
 from etcray.gateway.json_routes import ROUTES, Route
 from etcray_storage import limits
@@ -61,10 +62,7 @@ class JsonGateway:
         self._router = router
 
     async def handle(self, request: HttpRequest) -> HttpResponse:
-        path = request.target.partition("?")[0]
-        if path.startswith(_LEGACY_PREFIX):
-            path = "/v3/" + path.removeprefix(_LEGACY_PREFIX)
-        route = ROUTES.get(path)
+        route = _route(request)
         if route is None:
             return HttpResponse(404, _TEXT, b"Not Found\n")
         if request.method != "POST":
@@ -115,6 +113,39 @@ class JsonGateway:
             return HttpResponse(_status(error), _JSON, _error_line(error))
         return HttpResponse(200, _JSON, beginning, chunks=_until_error(results))
 
+    def exchange(self, request: HttpRequest) -> Exchange | HttpResponse:
+        """The call behind a WebSocket: any path will do, also that of a unary call, which is over after
+        one answer."""
+        route = _route(request)
+        if route is None:
+            return HttpResponse(404, _TEXT, b"Not Found\n")
+        try:
+            seconds = _timeout(request.headers)
+        except EtcdError as error:
+            return _error_response(error)
+        self._router.call_count += 1
+        call = Call(route.rpc, _metadata(request.headers))
+        return partial(self._converse, route, call, seconds)
+
+    async def _converse(
+        self, route: Route, call: Call, seconds: float | None, messages: AsyncIterator[bytes]
+    ) -> AsyncGenerator[bytes, None]:
+        handler = self._router.stream_handlers.get(route.rpc)
+        if handler is None:
+            try:
+                async with asyncio.timeout(seconds):
+                    answer = await self._unary(route, await anext(messages), call)
+            except TimeoutError:
+                answer = _error_response(_deadline_exceeded()).body
+            except EtcdError as error:
+                answer = _error_response(error).body
+            yield answer
+            return
+        results = self._results(route, handler, _decoded(route, messages), call, seconds)
+        async with aclosing(_until_error(results)) as lines:
+            async for line in lines:
+                yield line.removesuffix(b"\n")
+
     async def _results(
         self,
         route: Route,
@@ -147,6 +178,25 @@ async def _until_error(results: AsyncGenerator[bytes, None]) -> AsyncGenerator[b
                 yield result
         except EtcdError as error:
             yield _error_line(error)
+
+
+def _route(request: HttpRequest) -> Route | None:
+    path = request.target.partition("?")[0]
+    if path.startswith(_LEGACY_PREFIX):
+        path = "/v3/" + path.removeprefix(_LEGACY_PREFIX)
+    return ROUTES.get(path)
+
+
+async def _decoded(route: Route, messages: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    """The requests in the messages of a WebSocket; one message may hold several."""
+    try:
+        async for message in messages:
+            for value in parse_values(message):
+                yield _encode_request(route, value)
+    except EtcdError as error:
+        if route.client_streams:
+            raise EtcdError(Code.UNKNOWN, error.message) from error
+        raise
 
 
 def _first(values: Iterator[Any]) -> Iterator[Any]:

@@ -9,6 +9,7 @@ from typing import Final, cast
 
 from etcray.gateway.http1_engine import Http1
 from etcray.gateway.http_engine import Application, Http2, speaks_http2
+from etcray.gateway.http_messages import ConnectionProtocol
 from etcray_storage import limits
 from etcray_storage.errors import ListenError
 
@@ -23,10 +24,12 @@ class _Connection(asyncio.Protocol):
         self._server = server
         self._application = application
         self._transport: asyncio.Transport | None = None
-        self._protocol: Http2 | Http1 | None = None
+        self._protocol: ConnectionProtocol | None = None
         self._opening = b""
         self._timer: asyncio.TimerHandle | None = None
         self.write_paused = False
+        self._reading_held = False
+        """The protocol wants nothing more to arrive."""
         self._writable: asyncio.Future[None] | None = None
         """What `drained` waits for."""
         self.stopping = False
@@ -70,12 +73,12 @@ class _Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.write_paused = True
-        self.pause_reading()
+        self._pause_or_read()
 
     def resume_writing(self) -> None:
         self.write_paused = False
         self._wake_writer()
-        self.resume_reading()
+        self._pause_or_read()
         if self._protocol is not None:
             self._protocol.flush()
 
@@ -91,16 +94,27 @@ class _Connection(asyncio.Protocol):
                 self._writable = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._writable)
 
+    def switch_to(self, protocol: ConnectionProtocol) -> None:
+        self._protocol = protocol
+
     def write(self, data: bytes) -> None:
         if self._transport is not None:
             self._transport.write(data)
 
     def pause_reading(self) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.pause_reading()
+        self._reading_held = True
+        self._pause_or_read()
 
     def resume_reading(self) -> None:
-        if self._transport is not None and not self._transport.is_closing() and not self.write_paused:
+        self._reading_held = False
+        self._pause_or_read()
+
+    def _pause_or_read(self) -> None:
+        if self._transport is None or self._transport.is_closing():
+            return
+        if self._reading_held or self.write_paused:
+            self._transport.pause_reading()
+        else:
             self._transport.resume_reading()
 
     def start_timer(self) -> None:

@@ -57,7 +57,9 @@ class GatewayServer:
         self.context = ServiceContext(cluster_id, self.dispatcher, endpoints)
         routes = HttpRoutes(self.context)
         self._router = Router(routes.handle, self.context.admit)
-        routes.json_api = JsonGateway(self._router).handle
+        json_gateway = JsonGateway(self._router)
+        routes.json_api = json_gateway.handle
+        self._router.exchange = json_gateway.exchange
         kv = KvService(self.context)
         kv.register(self._router)
         leases = LeaseService(self.context, rng)
