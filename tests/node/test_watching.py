@@ -7,6 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -105,6 +106,12 @@ def compact(cluster: LocalCluster, sequence: int, revision: int) -> None:
     cluster.propose(Batch(SESSION, sequence, 0, bytes([CommandKind.COMPACT]), [request]))
 
 
+def answered(member: Member, request: api.HistoryRequest) -> api.HistoryReply | None:
+    """None while the member has not applied that far."""
+    reply = member.history(api.encode(request))
+    return reply if reply.outcome is api.Outcome.ANSWERED else None
+
+
 def truth_of(cluster: LocalCluster, through: int) -> list[Event]:
     """Every event, as read from one member's tables."""
     member = next(iter(cluster.board.members.values()))
@@ -112,8 +119,7 @@ def truth_of(cluster: LocalCluster, through: int) -> list[Event]:
     first = 2
     while first <= through:
         request = api.HistoryRequest(b"\0", b"\0", first, through, True, 100, 1 << 20)
-        reply = member.history(api.encode(request))
-        assert reply.outcome is api.Outcome.ANSWERED
+        reply = wait_for(partial(answered, member, request), "a member that has applied it")
         for data, previous in zip(reply.events, reply.previous, strict=True):
             event = Event.FromString(data)
             if previous:
