@@ -12,6 +12,7 @@ from etcray.node.member import Member, OpenMember
 from etcray.raft.errors import NotLeaderError
 from etcray.spec import Timing
 from etcray_storage.commands import Batch, CommandKind, ReadKind
+from etcray_storage.limits import LEASE_CHECKPOINT_SECONDS_MIN, LEASE_ROUND_SECONDS
 from etcray_storage.proto.rpc_pb2 import (
     LeaseGrantRequest,
     LeaseGrantResponse,
@@ -258,6 +259,38 @@ def test_over_twenty_leader_changes_no_lease_ends_early_and_none_lives_forever(t
             client.wait_until_ended(lease)
         client.wait_until_ended(9)
         assert cluster.wait_until_equal() == {}
+
+
+def test_over_twenty_leader_changes_a_lease_lives_no_longer_than_is_stated(tmp_path: Path) -> None:
+    """The bound of `lessor`, on real members: leaders change every half of a TTL. The time without a
+    leader is part of the bound, and taken from the clock, as is what a slow machine adds to a call."""
+    ttl_seconds = 2
+    interval = max(ttl_seconds / 8, LEASE_CHECKPOINT_SECONDS_MIN)
+    with LocalCluster(tmp_path) as cluster:
+        client = Client(cluster)
+        lease, ended = 0, 0
+        granted = away = bound = 0.0
+        term = cluster.leader().status().term
+        for _ in range(20):
+            if lease == ended:
+                lease += 1
+                client.grant(lease, ttl_seconds=ttl_seconds)
+                granted, away, term = time.monotonic(), 0.0, cluster.leader().status().term
+            time.sleep(ttl_seconds / 2)
+            began = time.monotonic()
+            change_leader(cluster)
+            is_over = client.time_to_live(lease).TTL == -1
+            now = time.monotonic()
+            away += now - began
+            if is_over:
+                assert now - granted >= ttl_seconds
+                ended = lease
+                continue
+            changes = cluster.leader().status().term - term
+            bound = ttl_seconds * 1.5 + changes * (interval + LEASE_ROUND_SECONDS) + away
+            bound += cluster.spec.timing.election_ms / 1000 + LEASE_ROUND_SECONDS
+            assert now - granted <= bound
+        assert ended >= 2, "the bound was hardly tried"
 
 
 def test_ten_thousand_leases_that_end_together_cost_no_election(tmp_path: Path) -> None:
