@@ -102,6 +102,14 @@ class Side:
         while self._created() == before:
             assert self.take(10.0), "no answer to a creation"
 
+    def cancel(self, watch_id: int) -> None:
+        """Wait for the answer, if there will be one, so that both sides cancel before what follows."""
+        told = self.told.get(watch_id, [])
+        created = any(entry[0] is True for entry in told)
+        self.watch.cancel(watch_id)
+        while created and not any(entry[1] is True for entry in self.told[watch_id]):
+            assert self.take(10.0), "no answer to a cancellation"
+
     def _created(self) -> int:
         return sum(entry[0] is True for told in self.told.values() for entry in told)
 
@@ -171,7 +179,7 @@ def run(address: str, steps: list[tuple[str, Any]], compact_at: int | None) -> d
             while side.sentinels == before:
                 assert side.take(10.0)
             side.settle()
-            side.watch.cancel(argument)
+            side.cancel(argument)
         else:
             side.kv(kind, argument)
         if number == compact_at:
