@@ -28,6 +28,10 @@ class EntryKind(IntEnum):
     COMMANDS = 0
     """An encoded `commands.Payload`. Empty data is the no-op that opens a leader's term."""
 
+    MEMBERSHIP = 1
+    """The same with one batch of one command, which changes the membership. The new one counts from the
+    moment at which the entry is applied."""
+
 
 class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One entry of the replicated log (Raft paper, figure 2)."""

@@ -50,9 +50,19 @@ def append(
     )
 
 
-def ack(term: int, match: int, *, read: int = 0, sender: int = 2, recipient: int = 1) -> AppendResponse:
+def ack(
+    term: int, match: int, *, commit: int = 0, read: int = 0, sender: int = 2, recipient: int = 1
+) -> AppendResponse:
     return AppendResponse(
-        MemberId(sender), MemberId(recipient), Term(term), Index(match), Index(0), Index(0), Term(0), read
+        MemberId(sender),
+        MemberId(recipient),
+        Term(term),
+        Index(match),
+        Index(commit),
+        Index(0),
+        Index(0),
+        Term(0),
+        read,
     )
 
 
@@ -63,6 +73,7 @@ def reject(
         MemberId(sender),
         MemberId(recipient),
         Term(term),
+        Index(0),
         Index(0),
         Index(rejected),
         Index(hint[0]),
@@ -88,12 +99,13 @@ def voted(recipient: int, term: int, granted: bool) -> VoteResponse:
     return VoteResponse(MemberId(1), MemberId(recipient), Term(term), granted)
 
 
-def pre_voted(recipient: int, term: int, granted: bool) -> PreVoteResponse:
-    return PreVoteResponse(MemberId(1), MemberId(recipient), Term(term), granted)
+def pre_voted(recipient: int, term: int, granted: bool, commit: tuple[int, int] = (0, 0)) -> PreVoteResponse:
+    index, commit_term = Index(commit[0]), Term(commit[1])
+    return PreVoteResponse(MemberId(1), MemberId(recipient), Term(term), granted, index, commit_term)
 
 
-def acked(term: int, match: int, *, read: int = 0, recipient: int = 2) -> AppendResponse:
-    return ack(term, match, read=read, sender=1, recipient=recipient)
+def acked(term: int, match: int, *, commit: int = 0, read: int = 0, recipient: int = 2) -> AppendResponse:
+    return ack(term, match, commit=commit, read=read, sender=1, recipient=recipient)
 
 
 def rejected(term: int, index: int, hint: tuple[int, int], *, recipient: int = 2) -> AppendResponse:

@@ -17,7 +17,16 @@ from etcray.raft.invariants import Invariants
 from etcray.raft.messages import InstallSnapshotRequest, Message, decode_message, encode_message
 from etcray.raft.raft import Raft
 from etcray.raft.ready import Ready, Record, Role, SnapshotWanted
-from etcray_storage.types import Entry, HardState, Index, MemberId, Membership, SnapshotMeta, Term
+from etcray_storage.types import (
+    Entry,
+    EntryKind,
+    HardState,
+    Index,
+    MemberId,
+    Membership,
+    SnapshotMeta,
+    Term,
+)
 
 ELECTION_S = 1.0
 HEARTBEAT_S = 0.1
@@ -32,6 +41,8 @@ class Disk:
         self.hard_state = HardState()
         self.flushed = Index(0)
         """The applied index of the durable tables."""
+        self.membership = Membership()
+        """What the tables hold as such."""
         self._entries: list[Entry] = []
 
     @property
@@ -78,6 +89,25 @@ class Disk:
         self._entries.clear()
         self.base_index, self.base_term = meta.index, meta.term
         self.flushed = meta.index
+        self.membership = meta.membership
+
+
+def change_membership(membership: Membership, data: bytes) -> Membership:
+    """What an entry of kind MEMBERSHIP does here: `learner 4`, `voter 4`, `promote 4` or `remove 4`.
+    What makes no sense changes nothing, as in the real state machine."""
+    name, number = data.decode().split()
+    one = MemberId(int(number))
+    voters, learners = set(membership.voters), set(membership.learners)
+    known = one in voters | learners
+    if name == "learner" and not known:
+        learners.add(one)
+    elif (name == "voter" and not known) or (name == "promote" and one in learners):
+        learners.discard(one)
+        voters.add(one)
+    elif name == "remove" and voters - {one}:
+        voters.discard(one)
+        learners.discard(one)
+    return Membership(tuple(sorted(voters)), tuple(sorted(learners)))
 
 
 @dataclass
@@ -97,32 +127,47 @@ class Member:
         config: RaftConfig,
         membership: Membership,
         seed: int,
-        now: float,
+        clock: Callable[[Member], float],
         send: Callable[[Message], None],
         observe: Callable[[Member, Ready], None],
     ) -> None:
         self.id = config.member
         self.config = config
-        self.membership = membership
         self.disk = Disk()
+        self.disk.membership = membership
         self.rng = random.Random(seed)
         self.clock_rate = 1.0
         self.stalled = False
         """Its disk makes nothing durable unless told to by name."""
+        self.applies_by_itself = True
+        """Else entries are applied by calls of `apply` only."""
+        self._clock = clock
         self._send = send
         self._observe = observe
-        self.start(now)
+        self.start(clock(self))
 
     def start(self, now: float) -> None:
         """Begin, or begin again after a crash, with what the disk has."""
         self.raft = Raft(
-            self.config, self.disk, self.disk.hard_state, self.membership, self.disk.flushed, self.rng, now
+            self.config,
+            self.disk,
+            self.disk.hard_state,
+            self.disk.membership,
+            self.disk.flushed,
+            self.rng,
+            now,
         )
         self.invariants = Invariants(self.raft)
         self.running = True
         self.writes: deque[Write] = deque()
         self.applied: list[Entry] = []
         """Since the start or the last snapshot, no-ops included."""
+        self.unapplied: deque[Entry] = deque()
+        """Handed out, not applied yet."""
+        self.applied_index = self.disk.flushed
+        self.membership = self.disk.membership
+        self.memberships: list[tuple[Index, Membership]] = [(self.disk.flushed, self.disk.membership)]
+        """With the index from which on each was in effect."""
         self.answered: list[tuple[int, Index]] = []
         self.lost_reads: list[int] = []
         self.snapshots_wanted: list[SnapshotWanted] = []
@@ -152,10 +197,28 @@ class Member:
             else:
                 for message in ready.messages_after_sync:
                     self._send(message)
-            self.applied.extend(ready.committed)
+            self.unapplied.extend(ready.committed)
+            if self.applies_by_itself:
+                self._apply(len(self.unapplied))
             self.answered.extend((state.token, state.index) for state in ready.read_states)
             self.lost_reads.extend(ready.reads_lost)
             self.snapshots_wanted.extend(ready.snapshots_wanted)
+
+    def apply(self, count: int) -> None:
+        """Apply the oldest entries that were handed out."""
+        self._apply(count)
+        self.perform()
+
+    def _apply(self, count: int) -> None:
+        for _ in range(min(count, len(self.unapplied))):
+            entry = self.unapplied.popleft()
+            self.applied.append(entry)
+            self.applied_index = entry.index
+            if entry.kind is EntryKind.MEMBERSHIP:
+                self.membership = change_membership(self.membership, entry.data)
+                self.memberships.append((entry.index, self.membership))
+                self.raft.membership_applied(entry.index, self.membership, self._clock(self))
+                self.invariants.check()
 
     def sync(self, now: float, count: int | None = None) -> None:
         """Make the oldest writes durable, all of them unless a number is given."""
@@ -166,6 +229,10 @@ class Member:
                 self._send(message)
             if write.snapshot is not None:
                 self.applied = []
+                self.unapplied.clear()
+                self.applied_index = write.snapshot.index
+                self.membership = write.snapshot.membership
+                self.memberships = [(write.snapshot.index, write.snapshot.membership)]
                 self.raft.snapshot_installed(write.snapshot, now)
             elif write.record.entries:
                 last = write.record.entries[-1]
@@ -179,8 +246,10 @@ class Member:
 
     def flush(self, index: Index) -> None:
         """Make the tables durable up to an applied index."""
-        assert index <= self.raft.state.applied, f"flush {index}, applied {self.raft.state.applied}"
-        self.disk.flushed = max(self.disk.flushed, index)
+        assert index <= self.applied_index, f"flush {index}, applied {self.applied_index}"
+        if index > self.disk.flushed:
+            self.disk.flushed = index
+            self.disk.membership = [one for since, one in self.memberships if since <= index][-1]
 
     def compact(self, index: Index) -> None:
         self.raft.log_compacted_to(index)
@@ -188,9 +257,9 @@ class Member:
 
     def snapshot_meta(self) -> SnapshotMeta:
         state = self.raft.state
-        term = state.log.term(state.applied)
-        assert term is not None, f"no term for the applied entry {state.applied}"
-        return SnapshotMeta(state.applied, term, self.membership)
+        term = state.log.term(self.applied_index)
+        assert term is not None, f"no term for the applied entry {self.applied_index}"
+        return SnapshotMeta(self.applied_index, term, self.membership)
 
 
 class Cluster:
@@ -211,15 +280,25 @@ class Cluster:
         self.membership = Membership(
             tuple(MemberId(i) for i in sorted(voters)), tuple(MemberId(i) for i in sorted(learners))
         )
+        """The founders'."""
+        self._seed = seed
+        self._limits = limits
         self.members: dict[MemberId, Member] = {}
-        for position, member in enumerate(self.membership.voters + self.membership.learners):
-            config = RaftConfig(member=member, election_s=ELECTION_S, heartbeat_s=HEARTBEAT_S, **limits)
-            self.members[member] = Member(
-                config, self.membership, seed * 1000 + position, 0.0, self.send, self.observe
-            )
+        for member in self.membership.voters + self.membership.learners:
+            self.join(member)
 
     def __getitem__(self, member: int) -> Member:
         return self.members[MemberId(member)]
+
+    def join(self, member: int) -> Member:
+        """Start a member with an empty disk. All it knows is the founders."""
+        config = RaftConfig(
+            member=MemberId(member), election_s=ELECTION_S, heartbeat_s=HEARTBEAT_S, **self._limits
+        )
+        seed = self._seed * 1000 + len(self.members)
+        one = Member(config, self.membership, seed, self.clock, self.send, self.observe)
+        self.members[one.id] = one
+        return one
 
     def observe(self, member: Member, ready: Ready) -> None:
         self.events.extend(f"{member.id}: {line}" for line in describe_ready(ready))
@@ -252,8 +331,8 @@ class Cluster:
         return taken
 
     def arrive(self, message: Message) -> None:
-        member = self.members[message.recipient]
-        if not member.running or self.is_cut(message.sender, message.recipient):
+        member = self.members.get(message.recipient)
+        if member is None or not member.running or self.is_cut(message.sender, message.recipient):
             self.events.append(f"lost {describe_message(message)}")
             return
         self.events.append(f"arrives {describe_message(message)}")
@@ -320,11 +399,20 @@ class Cluster:
         self.settle()
         return leader
 
-    def propose(self, member: int, data: bytes) -> Index:
+    def propose(self, member: int, data: bytes, kind: EntryKind = EntryKind.COMMANDS) -> Index:
         one = self[member]
-        index = one.raft.propose(data, self.clock(one))
+        index = one.raft.propose(data, self.clock(one), kind)
         one.perform()
         return index
+
+    def change(self, member: int, change: str) -> Index:
+        """Propose a change of membership: see `change_membership`."""
+        return self.propose(member, change.encode(), EntryKind.MEMBERSHIP)
+
+    def transfer_leadership(self, member: int, to: int) -> None:
+        one = self[member]
+        one.raft.transfer_leadership(MemberId(to), self.clock(one))
+        one.perform()
 
     def read(self, member: int) -> int:
         one = self[member]

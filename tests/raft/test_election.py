@@ -357,4 +357,10 @@ def test_learner_neither_campaigns_nor_counts() -> None:
     cluster.deliver()
     cluster.arrive(vote(1, True, sender=3))
     assert cluster[1].raft.status().role is Role.CANDIDATE
-    assert answers(cluster, vote_request(5, (9, 5), sender=3)) == []
+
+
+def test_vote_does_not_depend_on_the_voters_own_membership() -> None:
+    """Thesis 4.2.2: the candidate's membership may be newer than the voter's, or the other way round."""
+    cluster = Cluster([1, 2], [3])
+    assert answers(cluster, vote_request(5, (9, 4), sender=3)) == [voted(3, 5, True)]
+    assert answers(cluster, vote_request(6, (9, 4), sender=7)) == [voted(7, 6, True)]

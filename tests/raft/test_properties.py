@@ -16,6 +16,7 @@ from etcray.raft.messages import (
     Message,
     PreVoteRequest,
     PreVoteResponse,
+    TimeoutNow,
     VoteRequest,
     VoteResponse,
     decode_message,
@@ -121,16 +122,28 @@ def _check_reads(log: RaftLog, model: list[Entry], rng: random.Random) -> None:
 members = st.integers(1, 4).map(MemberId)
 terms = st.one_of(st.integers(0, 6), st.integers(-(2**63), 2**64 - 1)).map(Term)
 indexes = st.one_of(st.integers(0, 8), st.integers(-(2**63), 2**64 - 1)).map(Index)
-hostile_entries = st.builds(Entry, indexes, terms, st.just(EntryKind.COMMANDS), st.binary(max_size=3))
-metas = st.builds(SnapshotMeta, indexes, terms, st.just(Membership((MemberId(1),), ())))
+hostile_entries = st.one_of(
+    st.builds(Entry, indexes, terms, st.just(EntryKind.COMMANDS), st.binary(max_size=3)),
+    st.builds(
+        Entry,
+        indexes,
+        terms,
+        st.just(EntryKind.MEMBERSHIP),
+        st.sampled_from((b"voter 4", b"remove 1", b"remove 2", b"learner 5")),
+    ),
+)
+member_lists = st.lists(st.integers(0, 4).map(MemberId), max_size=3).map(tuple)
+memberships = st.builds(Membership, member_lists, member_lists)
+metas = st.builds(SnapshotMeta, indexes, terms, memberships)
 header = (members, st.just(MemberId(1)), terms)
 messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(PreVoteRequest, *header, indexes, terms),
-    st.builds(PreVoteResponse, *header, st.booleans()),
-    st.builds(VoteRequest, *header, indexes, terms),
+    st.builds(PreVoteResponse, *header, st.booleans(), indexes, terms),
+    st.builds(VoteRequest, *header, indexes, terms, st.booleans()),
     st.builds(VoteResponse, *header, st.booleans()),
     st.builds(AppendRequest, *header, indexes, terms, indexes, indexes, st.lists(hostile_entries).map(tuple)),
-    st.builds(AppendResponse, *header, indexes, indexes, indexes, terms, indexes),
+    st.builds(AppendResponse, *header, indexes, indexes, indexes, indexes, terms, indexes),
+    st.builds(TimeoutNow, *header, indexes),
     st.builds(InstallSnapshotRequest, *header, metas),
 )
 

@@ -12,7 +12,19 @@ from etcray.raft.progress import ProgressState
 from etcray.raft.ready import Role
 from etcray_storage.types import Index, Term
 
-from .build import ack, acked, answers, append, cluster_with_logs, entries, entry, reject, rejected, terms_of
+from .build import (
+    ack,
+    acked,
+    answers,
+    append,
+    cluster_with_logs,
+    entries,
+    entry,
+    reject,
+    rejected,
+    terms_of,
+    vote,
+)
 from .cluster import ELECTION_S, HEARTBEAT_S, Cluster
 
 
@@ -398,11 +410,11 @@ def test_learner_gets_entries_but_does_not_count() -> None:
 
 
 def test_messages_of_strangers_and_strays_are_ignored() -> None:
-    """R17, R24: a removed member, another recipient, oneself."""
+    """R17, R24: answers of a removed member, requests of oneself or to another recipient."""
     cluster = Cluster()
     leader = cluster.elect(1)
     before = leader.raft.status()
-    for message in (append(9, (0, 0), sender=7), ack(9, 1, sender=7), append(9, (0, 0), sender=1)):
+    for message in (ack(9, 1, sender=7), vote(9, False, sender=7), append(9, (0, 0), sender=1)):
         leader.raft.step(message, cluster.now)
     leader.raft.step(append(9, (0, 0), recipient=3), cluster.now)
     assert leader.raft.status() == before

@@ -10,6 +10,12 @@ members did, and must come out the same. After a wanted change: ETCRAY_REWRITE=1
     wait SECONDS        time passes, everything is delivered at once; heartbeats are not recorded
     skip SECONDS        time passes, nobody looks at the clock
     propose M TEXT      |  read M
+    change M CHANGE     M proposes: learner N, voter N, promote N or remove N
+    join N              N, which was added, starts with an empty disk
+    transfer M N        M hands leadership over to N
+    members [M ...]     who votes and who only listens, as far as each member has applied
+    slow M              M applies nothing until `apply M`
+    apply M
     sync M [COUNT]      M's oldest writes become durable
     stall M             M's disk does nothing until `sync M`
     deliver [A>B]       messages that are on their way arrive; A or B may be *
@@ -33,8 +39,8 @@ from pathlib import Path
 
 import pytest
 
-from etcray.raft.describe import describe_status
-from etcray.raft.errors import NotLeaderError, ProposalDroppedError
+from etcray.raft.describe import describe_membership, describe_status
+from etcray.raft.errors import NotLeaderError, ProposalDroppedError, TransferRefusedError
 from etcray_storage.types import Index
 
 from .cluster import Cluster
@@ -83,6 +89,35 @@ class Player:
             self.cluster.propose(int(member), text.encode())
         except (NotLeaderError, ProposalDroppedError) as e:
             self.cluster.events.append(f"{member}: {type(e).__name__}: {e}")
+
+    def do_change(self, member: str, *change: str) -> None:
+        try:
+            self.cluster.change(int(member), " ".join(change))
+        except (NotLeaderError, ProposalDroppedError) as e:
+            self.cluster.events.append(f"{member}: {type(e).__name__}: {e}")
+
+    def do_join(self, member: str) -> None:
+        self.cluster.join(int(member))
+
+    def do_transfer(self, member: str, to: str) -> None:
+        try:
+            self.cluster.transfer_leadership(int(member), int(to))
+        except (NotLeaderError, TransferRefusedError) as e:
+            self.cluster.events.append(f"{member}: {type(e).__name__}: {e}")
+
+    def do_members(self, *members: str) -> None:
+        for member in self.cluster.members.values():
+            if not members or str(member.id) in members:
+                membership = member.raft.status().membership
+                self.cluster.events.append(f"{member.id}: {describe_membership(membership)}")
+
+    def do_slow(self, member: str) -> None:
+        self.cluster[int(member)].applies_by_itself = False
+
+    def do_apply(self, member: str) -> None:
+        one = self.cluster[int(member)]
+        one.applies_by_itself = True
+        one.apply(len(one.unapplied))
 
     def do_read(self, member: str) -> None:
         try:

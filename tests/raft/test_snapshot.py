@@ -113,13 +113,13 @@ def test_snapshot_replaces_a_conflicting_log() -> None:
     cluster.sync()
     status = cluster[1].raft.status()
     assert (status.first_index, status.last_index, status.commit, status.applied) == (6, 5, 5, 5)
-    assert cluster.take() == [acked(3, 5)]
+    assert cluster.take() == [acked(3, 5, commit=5)]
 
 
 def test_snapshot_of_a_prefix_keeps_the_entries_after_it() -> None:
     """7: entries that follow the snapshot are still valid and must be retained."""
     cluster = cluster_with_logs({1: [1, 1, 1]}, term=3)
-    assert answers(cluster, _install(cluster, 2, 1)) == [acked(3, 2)]
+    assert answers(cluster, _install(cluster, 2, 1)) == [acked(3, 2, commit=2)]
     assert terms_of(cluster[1]) == [1, 1, 1]
     assert cluster[1].raft.status().commit == 2
 
@@ -127,7 +127,7 @@ def test_snapshot_of_a_prefix_keeps_the_entries_after_it() -> None:
 def test_snapshot_behind_the_commit_changes_nothing() -> None:
     """R21: a delayed or repeated InstallSnapshot."""
     cluster = cluster_with_logs({1: [1, 1, 1]}, term=3, commit=3)
-    assert answers(cluster, _install(cluster, 2, 1)) == [acked(3, 3)]
+    assert answers(cluster, _install(cluster, 2, 1)) == [acked(3, 3, commit=3)]
     assert terms_of(cluster[1]) == [1, 1, 1]
 
 
@@ -146,7 +146,7 @@ def test_log_does_not_grow_while_a_snapshot_is_installed() -> None:
     cluster[1].perform()
     cluster.arrive(_install(cluster, 5, 3))
     cluster.arrive(append(3, (1, 1), [entry(2, 3)], commit=2))
-    assert cluster.take() == [acked(3, 1)]
+    assert cluster.take() == [acked(3, 1, commit=1)]
     assert cluster[1].raft.status().last_index == 1
     cluster.now += 5 * ELECTION_S
     cluster.tick(1)
@@ -187,7 +187,7 @@ def test_compaction_keeps_the_term_before_the_first_entry() -> None:
     cluster[1].perform()
     cluster[1].flush(Index(3))
     cluster[1].compact(Index(3))
-    assert answers(cluster, append(3, (3, 2), [entry(4, 3)])) == [acked(3, 4)]
+    assert answers(cluster, append(3, (3, 2), [entry(4, 3)])) == [acked(3, 4, commit=3)]
     assert cluster[1].raft.status().first_index == 4
 
 

@@ -16,11 +16,12 @@ from etcray.raft.messages import (
     Message,
     PreVoteRequest,
     PreVoteResponse,
+    TimeoutNow,
     VoteRequest,
     VoteResponse,
 )
 from etcray.raft.ready import Ready, Status
-from etcray_storage.types import Entry, HardState
+from etcray_storage.types import NOBODY, Entry, EntryKind, HardState, Membership
 
 DATA_SHOWN_BYTES: Final = 16
 
@@ -29,7 +30,14 @@ def describe_entry(entry: Entry) -> str:
     data = entry.data[:DATA_SHOWN_BYTES]
     text = data.decode() if data.isascii() and data.decode().isprintable() else data.hex()
     more = "..." if len(entry.data) > DATA_SHOWN_BYTES else ""
-    return f"{entry.index}/{entry.term} {text or 'no-op'}{more}"
+    kind = "change " if entry.kind is EntryKind.MEMBERSHIP else ""
+    return f"{entry.index}/{entry.term} {kind}{text or 'no-op'}{more}"
+
+
+def describe_membership(membership: Membership) -> str:
+    voters = " ".join(str(voter) for voter in membership.voters)
+    learners = "".join(f" +{learner}" for learner in membership.learners)
+    return f"voters {voters}{learners}"
 
 
 def describe_message(message: Message) -> str:
@@ -52,13 +60,16 @@ def _describe_body(message: Message) -> str:
         case PreVoteRequest():
             return f"pre-vote? {term} log {message.last_index}/{message.last_term}"
         case VoteRequest():
-            return f"vote? {term} log {message.last_index}/{message.last_term}"
+            transfer = " transfer" if message.transfer else ""
+            return f"vote? {term} log {message.last_index}/{message.last_term}{transfer}"
         case PreVoteResponse():
             return f"pre-vote {term} {'granted' if message.granted else 'refused'}"
         case VoteResponse():
             return f"vote {term} {'granted' if message.granted else 'refused'}"
         case InstallSnapshotRequest():
             return f"snapshot {term} {message.meta.index}/{message.meta.term}"
+        case TimeoutNow():
+            return f"campaign! {term} log {message.last_index}"
         case _:
             assert_never(message)
 
@@ -98,7 +109,8 @@ def describe_status(status: Status) -> str:
         f"; {peer.member} {peer.state} match {peer.match_index} next {peer.next_index}"
         for peer in status.peers
     )
+    transfer = f"; hands over to {status.transfer_target}" if status.transfer_target != NOBODY else ""
     return (
         f"{status.member}: {status.role} term {status.term} vote {status.vote} leader {status.leader} "
-        f"commit {status.commit} applied {status.applied} {log}{peers}"
+        f"commit {status.commit} applied {status.applied} {log}{peers}{transfer}"
     )

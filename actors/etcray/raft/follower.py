@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from etcray.raft.messages import AppendRequest, AppendResponse, InstallSnapshotRequest
 from etcray.raft.state import State
-from etcray_storage.types import Index, MemberId, SnapshotMeta, Term
+from etcray_storage.types import EntryKind, Index, MemberId, SnapshotMeta, Term
 
 
 def handle_append_request(state: State, message: AppendRequest) -> None:
@@ -28,6 +28,8 @@ def handle_append_request(state: State, message: AppendRequest) -> None:
         _advance_commit(state, message, message.previous_index)
         _acknowledge(state, message.sender, match, message.read_sequence)
         return
+    if _is_second_change(state, message):
+        return
     _append_new(state, message)
     match = Index(message.previous_index + len(message.entries))
     _advance_commit(state, message, match)
@@ -39,6 +41,15 @@ def _advance_commit(state: State, message: AppendRequest, match: Index) -> None:
     commit = Index(min(message.commit, match))
     if commit > state.commit:
         state.commit_to(commit)
+
+
+def _is_second_change(state: State, message: AppendRequest) -> bool:
+    """Whether the message holds a change of membership while an earlier one, which stays in the log,
+    is not committed as far as the message tells. No correct leader sends that: see membership.py."""
+    changes = state.log.changes
+    if not changes or all(entry.kind is not EntryKind.MEMBERSHIP for entry in message.entries):
+        return False
+    return any(max(state.commit, message.commit) < index <= message.previous_index for index in changes)
 
 
 def _append_new(state: State, message: AppendRequest) -> None:
@@ -69,6 +80,7 @@ def _reject(state: State, message: AppendRequest) -> None:
             recipient=message.sender,
             term=state.term,
             match=Index(0),
+            commit=Index(0),
             rejected=message.previous_index,
             hint_index=hint_index,
             hint_term=hint_term,
@@ -83,12 +95,13 @@ def _acknowledge(state: State, leader: MemberId, match: Index, read_sequence: in
         recipient=leader,
         term=state.term,
         match=match,
+        commit=state.commit,
         rejected=Index(0),
         hint_index=Index(0),
         hint_term=Term(0),
         read_sequence=read_sequence,
     )
-    if match <= state.log.stable_index:
+    if match <= state.log.stable_index and not state.is_change_unsaved():
         state.send(response)
     else:
         state.send_after_sync(response)
@@ -117,5 +130,6 @@ def snapshot_installed(state: State, meta: SnapshotMeta) -> None:
     state.log.restore(meta)
     state.commit = meta.index
     state.applied = meta.index
+    state.adopt(meta.membership)
     if state.leader:
         _acknowledge(state, state.leader, meta.index, 0)

@@ -6,8 +6,8 @@ message a peer. Handlers only update what is known and ask for a flush.
 
 from __future__ import annotations
 
-from etcray.raft import quorum
-from etcray.raft.errors import ProposalDroppedError
+from etcray.raft import transfer
+from etcray.raft.errors import DropReason, ProposalDroppedError
 from etcray.raft.messages import AppendRequest, AppendResponse
 from etcray.raft.progress import Progress, ProgressState
 from etcray.raft.ready import Role, SnapshotWanted
@@ -23,27 +23,28 @@ def become_leader(state: State) -> None:
     state.leader = state.member
     state.votes = {}
     state.leading = Leadership(state.membership, state.member, state.log.last_index, state.now)
-    _append(state, b"")
+    _append(state, b"", EntryKind.COMMANDS)
 
 
-def propose(state: State, leading: Leadership, data: bytes) -> Index:
-    """Append one entry of commands. Whether it is committed shows when it is handed out."""
+def propose(state: State, leading: Leadership, data: bytes, kind: EntryKind) -> Index:
+    """Append one entry. Whether it is committed shows when it is handed out."""
     size = len(data)
     assert size > 0, "an entry without data is a no-op"
     if leading.uncommitted_bytes and leading.uncommitted_bytes + size > state.config.uncommitted_bytes_max:
         raise ProposalDroppedError(
-            f"{leading.uncommitted_bytes} bytes are proposed and not committed; no room for {size}"
+            DropReason.BYTES,
+            f"{leading.uncommitted_bytes} bytes are proposed and not committed; no room for {size}",
         )
-    index = _append(state, data)
+    index = _append(state, data, kind)
     leading.uncommitted.append((index, size))
     leading.uncommitted_bytes += size
     leading.flush_due = True
     return index
 
 
-def _append(state: State, data: bytes) -> Index:
+def _append(state: State, data: bytes, kind: EntryKind) -> Index:
     index = Index(state.log.last_index + 1)
-    state.log.append((Entry(index, state.term, EntryKind.COMMANDS, data),))
+    state.log.append((Entry(index, state.term, kind, data),))
     return index
 
 
@@ -73,11 +74,14 @@ def flush(state: State, leading: Leadership) -> None:
         _send_entries(state, leading, peer, progress)
         if progress.heartbeat_due or (progress.read_sequence_sent < reads.sequence and not reads.is_idle):
             _send_heartbeat(state, leading, peer, progress)
+    transfer.advance(state, leading)
 
 
 def _send_entries(state: State, leading: Leadership, peer: MemberId, progress: Progress) -> None:
     config, log = state.config, state.log
     if progress.needs_snapshot(log.base_index):
+        if not leading.voter_progress and log.stable_index < leading.first_index:
+            return  # A single voter's term is not durable yet: see `_send_append`.
         progress.become_snapshot(state.now + config.snapshot_report_s)
         state.snapshots_wanted.append(SnapshotWanted(member=peer, term=state.term))
         return
@@ -135,6 +139,7 @@ def handle_append_response(state: State, leading: Leadership, message: AppendRes
     if progress is None or message.match > state.log.last_index:
         return  # Not a member, or it claims what this leader has never had.
     progress.heard_at = state.now
+    progress.known_commit = max(progress.known_commit, message.commit)
     _note_read_echo(state, leading, progress, message.read_sequence)
     if message.rejected:
         _handle_rejection(state, leading, progress, message)
@@ -174,15 +179,14 @@ def maybe_commit(state: State, leading: Leadership) -> None:
     """Commit what a majority has durably, this leader's own disk included, but by counting only
     entries of the own term (5.4.2); older ones are committed with them."""
     matches = [progress.match_index for progress in leading.voter_progress]
-    matches.append(state.log.stable_index)
-    index = quorum.reached_by_majority(matches)
+    index = state.reached_with_own(matches, state.log.stable_index)
     if index <= state.commit or index < leading.first_index:
         return
     state.commit_to(Index(index))
     uncommitted = leading.uncommitted
     while uncommitted and uncommitted[0][0] <= index:
         leading.uncommitted_bytes -= uncommitted.popleft()[1]
-    if leading.reads.begin_held(state.commit):
+    if leading.reads.begin_held(state.commit) or not leading.voter_progress:
         leading.flush_due = True
 
 
@@ -195,7 +199,7 @@ def _note_read_echo(state: State, leading: Leadership, progress: Progress, seque
 
 def _confirm_reads(state: State, leading: Leadership) -> None:
     echoed = [progress.read_sequence_echoed for progress in leading.voter_progress]
-    sequence = quorum.reached_by_majority([leading.reads.sequence, *echoed])
+    sequence = state.reached_with_own(echoed, leading.reads.sequence)
     state.read_states.extend(leading.reads.confirm(sequence))
 
 
@@ -207,12 +211,16 @@ def tick(state: State, leading: Leadership) -> None:
     if leading.voter_progress and state.now >= state.quorum_heard_at() + config.election_s:
         state.become_follower(state.term, NOBODY)
         return
-    for progress in leading.progress.values():
+    if transfer.is_over(state, leading):
+        return
+    for peer, progress in leading.progress.items():
         if progress.state is ProgressState.SNAPSHOT and state.now >= progress.snapshot_deadline:
             progress.become_probe(Index(progress.match_index + 1))
         if state.now >= progress.sent_at + config.heartbeat_s:
             progress.heartbeat_due = True
             progress.probe_sent = False
+            if leading.transfer is not None and leading.transfer.target == peer:
+                leading.transfer.is_told = False
     flush(state, leading)
 
 
@@ -224,10 +232,30 @@ def next_deadline(state: State, leading: Leadership) -> float:
     deadline += state.config.heartbeat_s
     if leading.voter_progress:
         deadline = min(deadline, state.quorum_heard_at() + state.config.election_s)
+    if leading.transfer is not None:
+        deadline = min(deadline, leading.transfer.deadline)
     return deadline
 
 
 # --- what the driver reports ------------------------------------------------------------------
+
+
+def membership_adopted(state: State, leading: Leadership, index: Index) -> None:
+    """The change in entry `index` is applied. Whoever has left is told at once, as far as its log
+    reaches; all others soon have it applied as well. A smaller quorum may have been reached already."""
+    before = leading.progress
+    leading.adopt(state.membership, state.member, state.log.last_index, state.now)
+    for peer, progress in before.items():
+        if peer not in leading.progress and progress.state is not ProgressState.SNAPSHOT:
+            _send_heartbeat(state, leading, peer, progress)
+    for progress in leading.progress.values():
+        progress.heartbeat_due = True
+    leading.flush_due = True
+    if not state.is_voter:
+        transfer.begin_removal(state, leading, index)
+    maybe_commit(state, leading)
+    if not leading.reads.is_idle:
+        _confirm_reads(state, leading)
 
 
 def peer_suspected(state: State, leading: Leadership, peer: MemberId) -> None:

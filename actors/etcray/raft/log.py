@@ -28,7 +28,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from etcray_storage.types import Entry, Index, SnapshotMeta, Term
+from etcray_storage.types import Entry, EntryKind, Index, SnapshotMeta, Term
 
 ENTRY_OVERHEAD_BYTES: Final = 128
 """What an entry costs in memory besides its data, roughly."""
@@ -71,6 +71,21 @@ class RaftLog:
         """Entries up to here are durable on this member; <= handed_index."""
         self.handed_index: Index = self.last_index
         """Entries up to here were handed out to be made durable; <= last_index."""
+        self.changes: deque[Index] = deque()
+        """MEMBERSHIP entries that are not known to be applied, oldest first: see membership.py."""
+
+    def find_changes(self, applied: Index, bytes_max: int) -> None:
+        """Look for MEMBERSHIP entries after `applied` in what a restarted member finds."""
+        index = applied
+        while index < self.last_index:
+            entries = self.entries(Index(index + 1), self.last_index, bytes_max)
+            self._note_changes(entries)
+            index = entries[-1].index
+
+    def _note_changes(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            if entry.kind is EntryKind.MEMBERSHIP:
+                self.changes.append(entry.index)
 
     def term(self, index: Index) -> Term | None:
         """None if the entry is compacted or does not exist."""
@@ -143,6 +158,7 @@ class RaftLog:
         )
         if first <= self.last_index:
             self._cut_before(first)
+        self._note_changes(entries)
         self._cache.extend(entries)
         self._cache_bytes += sum(len(entry.data) + ENTRY_OVERHEAD_BYTES for entry in entries)
         self.last_index = entries[-1].index
@@ -161,6 +177,8 @@ class RaftLog:
             self._cache_bytes = 0
         self.stable_index = min(self.stable_index, Index(first - 1))
         self.handed_index = min(self.handed_index, Index(first - 1))
+        while self.changes and self.changes[-1] >= first:
+            self.changes.pop()
         self._rewrites += 1
 
     def _evict(self) -> None:
@@ -208,6 +226,9 @@ class RaftLog:
         if index <= self.base_index:
             return
         assert index <= self.stable_index, f"compaction to {index}, stable {self.stable_index}"
+        assert not self.changes or index < self.changes[0], (
+            f"compaction to {index}, but the membership of {self.changes[0]} is not reported"
+        )
         self.base_term = self._term_known(index)
         self.base_index = index
         count = index - self._cache_first + 1
@@ -222,6 +243,7 @@ class RaftLog:
         self._cache.clear()
         self._cache_bytes = 0
         self._cache_first = Index(meta.index + 1)
+        self.changes.clear()
         self._rewrites += 1
         self.base_index = self.last_index = self.stable_index = self.handed_index = meta.index
         self.base_term = self.last_term = meta.term

@@ -14,7 +14,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from etcray_storage.types import Entry, Index, MemberId, SnapshotMeta, Term
+from etcray_storage.types import NOBODY, Entry, EntryKind, Index, MemberId, SnapshotMeta, Term
 
 NUMBER_MAX: Final = 2**62
 """Terms and indexes stay below this, so that they fit every integer type on disk and on the wire."""
@@ -35,6 +35,9 @@ class PreVoteRequest(_Header, frozen=True, array_like=True, gc=False, tag="prevo
 
 class PreVoteResponse(_Header, frozen=True, array_like=True, gc=False, tag="prevote!"):
     granted: bool
+    commit: Index
+    commit_term: Term
+    """The newest entry that the sender knows to be committed: a fact, whoever tells it."""
 
 
 class VoteRequest(_Header, frozen=True, array_like=True, gc=False, tag="vote?"):
@@ -42,6 +45,8 @@ class VoteRequest(_Header, frozen=True, array_like=True, gc=False, tag="vote?"):
 
     last_index: Index
     last_term: Term
+    transfer: bool = False
+    """The leader asked for this election by `TimeoutNow`: it is not to be protected (thesis 4.2.3)."""
 
 
 class VoteResponse(_Header, frozen=True, array_like=True, gc=False, tag="vote!"):
@@ -65,6 +70,8 @@ class AppendResponse(_Header, frozen=True, array_like=True, gc=False, tag="appen
 
     match: Index
     """The sender's log is durable, and the same as the leader's, up to here. 0 in a rejection."""
+    commit: Index
+    """The sender knows that everything up to here is committed. 0 in a rejection."""
     rejected: Index
     """The `previous_index` that does not match."""
     hint_index: Index
@@ -83,6 +90,14 @@ class InstallSnapshotRequest(_Header, frozen=True, array_like=True, gc=False, ta
     meta: SnapshotMeta
 
 
+class TimeoutNow(_Header, frozen=True, array_like=True, gc=False, tag="now!"):
+    """Campaign at once, without a pre-vote (thesis 3.10): the leader hands over, or has been removed.
+    A copy that comes too late changes nothing: the term is over, or the log has grown."""
+
+    last_index: Index
+    """The end of the leader's log, and of the recipient's as far as the leader knows."""
+
+
 Message: TypeAlias = (
     PreVoteRequest
     | PreVoteResponse
@@ -91,6 +106,7 @@ Message: TypeAlias = (
     | AppendRequest
     | AppendResponse
     | InstallSnapshotRequest
+    | TimeoutNow
 )
 
 encode_message = msgspec.msgpack.Encoder().encode
@@ -103,13 +119,18 @@ decode_messages = _messages_decoder.decode
 
 def is_well_formed(message: Message) -> bool:
     """False for what no correct member sends, however old or misdirected the message is."""
-    if not 0 < message.term < NUMBER_MAX:
-        return isinstance(message, PreVoteRequest | PreVoteResponse) and message.term == 0
+    if not 0 <= message.term < NUMBER_MAX:
+        return False
+    if message.term == 0 and not isinstance(message, PreVoteRequest | PreVoteResponse):
+        return False
     if isinstance(message, AppendRequest):
         return _is_append_well_formed(message)
+    if isinstance(message, PreVoteResponse):
+        return 0 <= message.commit < NUMBER_MAX and 0 <= message.commit_term <= message.term
     if isinstance(message, AppendResponse):
         return (
             0 <= message.match < NUMBER_MAX
+            and 0 <= message.commit < NUMBER_MAX
             and 0 <= message.rejected < NUMBER_MAX
             and 0 <= message.hint_index < NUMBER_MAX
             and 0 <= message.hint_term <= message.term
@@ -117,19 +138,35 @@ def is_well_formed(message: Message) -> bool:
     if isinstance(message, VoteRequest | PreVoteRequest):
         return 0 <= message.last_index < NUMBER_MAX and 0 <= message.last_term <= message.term
     if isinstance(message, InstallSnapshotRequest):
-        return 0 < message.meta.index < NUMBER_MAX and 0 < message.meta.term <= message.term
+        meta = message.meta
+        known = meta.membership.voters + meta.membership.learners
+        return (
+            0 < meta.index < NUMBER_MAX
+            and 0 < meta.term <= message.term
+            and bool(meta.membership.voters)
+            and len(set(known)) == len(known)
+            and NOBODY not in known
+        )
+    if isinstance(message, TimeoutNow):
+        return 0 <= message.last_index < NUMBER_MAX
     return True
 
 
 def _is_append_well_formed(message: AppendRequest) -> bool:
-    """Entries without gaps, their terms never falling and never above the leader's own."""
+    """Entries without gaps, their terms never falling and never above the leader's own. Before a
+    second change of membership was proposed, the first one was committed: see membership.py."""
     index, term = message.previous_index, message.previous_term
     if not (0 <= index < NUMBER_MAX and 0 <= term <= message.term and message.commit >= 0):
         return False
     if (index == 0) != (term == 0):
         return False
+    change = Index(0)
     for entry in message.entries:
         if entry.index != index + 1 or entry.term < term or entry.term == 0:
             return False
         index, term = entry.index, entry.term
+        if entry.kind is EntryKind.MEMBERSHIP:
+            if change > message.commit:
+                return False
+            change = index
     return term <= message.term

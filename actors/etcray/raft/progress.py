@@ -27,6 +27,7 @@ class Progress:
         "_in_flight_bytes",
         "heard_at",
         "heartbeat_due",
+        "known_commit",
         "match_index",
         "next_index",
         "probe_sent",
@@ -44,6 +45,8 @@ class Progress:
         comes from anything but the peer's own acknowledgement."""
         self.next_index = Index(last_index + 1)
         """The next entry to send; > match_index."""
+        self.known_commit = Index(0)
+        """The peer knows that everything up to here is committed."""
         self.sent_at = now
         self.heard_at = now
         """A new leader gives every peer one election timeout to answer."""

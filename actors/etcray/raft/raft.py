@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 
-from etcray.raft import election, follower, leader
+from etcray.raft import election, follower, leader, membership, transfer
 from etcray.raft.config import RaftConfig
-from etcray.raft.errors import NotLeaderError
+from etcray.raft.errors import DropReason, NotLeaderError, ProposalDroppedError
 from etcray.raft.log import LogReader
 from etcray.raft.messages import (
     AppendRequest,
@@ -15,13 +15,24 @@ from etcray.raft.messages import (
     Message,
     PreVoteRequest,
     PreVoteResponse,
+    TimeoutNow,
     VoteRequest,
     VoteResponse,
     is_well_formed,
 )
 from etcray.raft.ready import PeerStatus, Ready, Record, Role, SoftState, Status
-from etcray.raft.state import State
-from etcray_storage.types import NOBODY, Entry, HardState, Index, MemberId, Membership, SnapshotMeta, Term
+from etcray.raft.state import Leadership, State
+from etcray_storage.types import (
+    NOBODY,
+    Entry,
+    EntryKind,
+    HardState,
+    Index,
+    MemberId,
+    Membership,
+    SnapshotMeta,
+    Term,
+)
 
 
 class Raft:
@@ -40,26 +51,30 @@ class Raft:
         rng: random.Random,
         now: float,
     ) -> None:
-        """`applied` is what the tables hold durably; entries after it are handed out again. Give
-        each member a generator with a seed of its own, or elections may collide for ever."""
+        """`applied` is what the tables hold durably; entries after it are handed out again.
+        `membership` is that of the tables too; a member that joins is not in it yet. Give each
+        member a generator with a seed of its own, or elections may collide for ever."""
         self.state = State(config, log, hard_state, membership, applied, rng, now)
         self._handed_soft_state = self._soft_state()
 
     # --- inputs ---------------------------------------------------------------------------
 
     def step(self, message: Message, now: float) -> None:
-        """Take one message of a peer. Never raises for what a peer may send."""
+        """Take one message of a peer. Never raises for what a peer may send. Requests may come from
+        anybody, see membership.py; that the sender is who it says is the driver's matter."""
         state = self.state
         state.advance_clock(now)
-        if (
-            message.recipient != state.member
-            or message.sender == state.member
-            or message.sender not in state.members
-            or not is_well_formed(message)
-        ):
+        if message.recipient != state.member or message.sender == state.member or not is_well_formed(message):
             return
-        if isinstance(message, PreVoteRequest | VoteRequest) and state.protects_leader():
-            return  # Not even its term counts: a leader is alive (section 6).
+        if isinstance(message, PreVoteRequest | VoteRequest):
+            wanted_by_leader = isinstance(message, VoteRequest) and message.transfer
+            if not wanted_by_leader and state.protects_leader():
+                return  # Not even its term counts: a leader is alive (section 6).
+        elif (
+            isinstance(message, AppendResponse | PreVoteResponse | VoteResponse)
+            and message.sender not in state.members
+        ):
+            return  # It may be a removed member: its answers do not count, and its term must not.
         if message.term < state.term:
             self._answer_stale(message)
             return
@@ -79,6 +94,8 @@ class Raft:
         elif isinstance(message, InstallSnapshotRequest):
             if self._accept_leader(message.sender):
                 follower.handle_install_snapshot_request(state, message)
+        elif isinstance(message, TimeoutNow):
+            election.handle_timeout_now(state, message)
         elif isinstance(message, PreVoteRequest):
             election.handle_pre_vote_request(state, message)
         elif isinstance(message, VoteRequest):
@@ -93,8 +110,6 @@ class Raft:
         to be, the peer is at fault and is not listened to."""
         state = self.state
         if state.leading is not None or state.leader not in (NOBODY, sender):
-            return False
-        if sender not in state.membership.voters:
             return False
         if state.role is not Role.FOLLOWER:
             state.become_follower(state.term, sender)
@@ -112,6 +127,7 @@ class Raft:
                     recipient=message.sender,
                     term=state.term,
                     match=Index(0),
+                    commit=Index(0),
                     rejected=message.previous_index,
                     hint_index=Index(0),
                     hint_term=Term(0),
@@ -119,7 +135,7 @@ class Raft:
                 )
             )
         elif isinstance(message, PreVoteRequest):
-            state.send(PreVoteResponse(state.member, message.sender, state.term, False))
+            election.answer_pre_vote(state, message.sender, False)
         elif isinstance(message, VoteRequest):
             state.send(VoteResponse(state.member, message.sender, state.term, False))
 
@@ -138,25 +154,41 @@ class Raft:
             return leader.next_deadline(self.state, self.state.leading)
         return self.state.election_deadline
 
-    def propose(self, data: bytes, now: float) -> Index:
+    def propose(self, data: bytes, now: float, kind: EntryKind = EntryKind.COMMANDS) -> Index:
         """Append one entry and return its index. It is committed when a `Ready.committed` brings an
         entry with this index and the term of this leadership; another term there means it is lost.
 
-        Raises NotLeaderError, or ProposalDroppedError if too much is on the way already."""
-        state = self.state
-        state.advance_clock(now)
-        if state.leading is None:
-            raise NotLeaderError(state.leader)
-        return leader.propose(state, state.leading, data)
+        Raises NotLeaderError, or ProposalDroppedError, which says what to wait for."""
+        leading = self._leading(now)
+        if leading.transfer is not None:
+            message = f"leadership is on its way to {leading.transfer.target}"
+            raise ProposalDroppedError(DropReason.TRANSFER, message)
+        if kind is EntryKind.MEMBERSHIP:
+            membership.check_proposal(self.state, leading)
+        return leader.propose(self.state, leading, data, kind)
 
     def read_index(self, now: float) -> int:
         """Begin a linearizable read; the token comes back in `Ready.read_states` or `reads_lost`.
         Raises NotLeaderError."""
+        return leader.read_index(self.state, self._leading(now))
+
+    def transfer_leadership(self, to: MemberId, now: float) -> None:
+        """Begin to hand over to another voter (thesis 3.10). It has worked when the soft state shows
+        another leader. It has failed when this member still leads and the status has no transfer
+        target any more, after one election timeout. Until then proposals are dropped, reads are not.
+
+        Raises NotLeaderError or TransferRefusedError. To ask again for the same changes nothing."""
+        transfer.begin(self.state, self._leading(now), to)
+
+    def _leading(self, now: float) -> Leadership:
+        """The leadership that takes new work. Raises NotLeaderError."""
         state = self.state
         state.advance_clock(now)
         if state.leading is None:
             raise NotLeaderError(state.leader)
-        return leader.read_index(state, state.leading)
+        if state.leading.removed_at:
+            raise NotLeaderError(NOBODY)
+        return state.leading
 
     def leader_suspected(self, member: MemberId, now: float) -> None:
         """A call to `member` failed in a way that suggests it is gone. As a follower of it: stop
@@ -177,9 +209,17 @@ class Raft:
         if state.log.stable_to(index, term) and state.leading is not None:
             leader.maybe_commit(state, state.leading)
 
+    def membership_applied(self, index: Index, membership_now: Membership, now: float) -> None:
+        """The MEMBERSHIP entry `index` of a `Ready.committed` is applied, and this is the membership that
+        results; the same as before if the state machine refused the change. Once for each such
+        entry, in their order, before the log is compacted to it. Nothing happens if a snapshot that
+        covers the entry was installed meanwhile."""
+        self.state.advance_clock(now)
+        membership.applied(self.state, index, membership_now)
+
     def snapshot_installed(self, meta: SnapshotMeta, now: float) -> None:
-        """`Ready.snapshot` has replaced log and state, durably. If it cannot be installed, the
-        member must stop: it has accepted it."""
+        """`Ready.snapshot` has replaced log and state, durably; `meta.membership` counts from now on.
+        If it cannot be installed, the member must stop: it has accepted it."""
         self.state.advance_clock(now)
         follower.snapshot_installed(self.state, meta)
 
@@ -211,7 +251,7 @@ class Raft:
             or state.reads_lost
             or state.snapshots_wanted
             or state.snapshot_to_hand_out is not None
-            or self._is_vote_unsaved()
+            or self._is_hard_state_due()
             or self._is_soft_state_new()
         )
 
@@ -247,18 +287,23 @@ class Raft:
 
     def _take_record(self, entries: tuple[Entry, ...], with_snapshot: bool) -> Record | None:
         """A changed commit index alone is not worth a write: it is not needed for safety, and goes
-        along with the next record."""
+        along with the next record. Unless it covers a change of membership: see membership.py."""
         state = self.state
-        if not entries and not with_snapshot and not self._is_vote_unsaved():
+        if not entries and not with_snapshot and not self._is_hard_state_due():
             return None
+        changes = state.log.changes
+        assert len(changes) < 2 or changes[-2] <= state.commit, (
+            f"changes of membership {list(changes)} would be stored with commit {state.commit}"
+        )
         hard_state = HardState(state.term, state.vote, state.commit)
         is_new = with_snapshot or hard_state != state.handed_hard_state
         state.handed_hard_state = hard_state
         return Record(hard_state=hard_state if is_new else None, entries=entries)
 
-    def _is_vote_unsaved(self) -> bool:
-        handed = self.state.handed_hard_state
-        return handed.term != self.state.term or handed.vote != self.state.vote
+    def _is_hard_state_due(self) -> bool:
+        state = self.state
+        handed = state.handed_hard_state
+        return handed.term != state.term or handed.vote != state.vote or state.is_change_unsaved()
 
     def _take_committed(self) -> tuple[Entry, ...]:
         state = self.state
@@ -286,7 +331,9 @@ class Raft:
 
     def status(self) -> Status:
         state = self.state
-        progress = state.leading.progress if state.leading is not None else {}
+        leading = state.leading
+        progress = leading.progress if leading is not None else {}
+        transfer_target = leading.transfer.target if leading is not None and leading.transfer else NOBODY
         return Status(
             member=state.member,
             role=state.role,
@@ -298,9 +345,12 @@ class Raft:
             first_index=Index(state.log.base_index + 1),
             last_index=state.log.last_index,
             stable_index=state.log.stable_index,
+            membership=state.membership,
+            transfer_target=transfer_target,
             peers=tuple(
                 PeerStatus(
                     member=peer,
+                    is_learner=peer in state.membership.learners,
                     state=one.state,
                     match_index=one.match_index,
                     next_index=one.next_index,

@@ -13,7 +13,7 @@ import msgspec
 from etcray.raft.messages import Message
 from etcray.raft.progress import ProgressState
 from etcray.raft.read_index import ReadState
-from etcray_storage.types import Entry, HardState, Index, MemberId, SnapshotMeta, Term
+from etcray_storage.types import Entry, HardState, Index, MemberId, Membership, SnapshotMeta, Term
 
 
 class Role(StrEnum):
@@ -63,7 +63,8 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
     """May leave once this ready's record, if any, and those of all earlier readies are durable."""
     committed: tuple[Entry, ...]
     """Apply in this order, after those of earlier readies. They are committed and durable here. One
-    bounded piece: there is another ready at once if there are more, so apply before asking for it."""
+    bounded piece: there is another ready at once if there are more, so apply before asking for it.
+    Report each entry of kind MEMBERSHIP by `membership_applied` when it is applied."""
     read_states: tuple[ReadState, ...]
     """Confirmed: answer each once its index is applied. Valid even if leadership is lost by now."""
     reads_lost: tuple[int, ...]
@@ -76,6 +77,7 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
 
 class PeerStatus(msgspec.Struct, frozen=True, kw_only=True):
     member: MemberId
+    is_learner: bool
     state: ProgressState
     match_index: Index
     next_index: Index
@@ -96,5 +98,9 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     first_index: Index
     last_index: Index
     stable_index: Index
+    membership: Membership
+    """What this member goes by: that of the last MEMBERSHIP entry reported as applied, or snapshot."""
+    transfer_target: MemberId
+    """To whom this leader is handing over; NOBODY if it is not, or has given up."""
     peers: tuple[PeerStatus, ...]
     """Empty unless this member leads; sorted by member."""
