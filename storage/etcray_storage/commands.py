@@ -17,8 +17,11 @@ Everything here is decoded from bytes that came over the network: a malformed on
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Final
 
 import msgspec
+
+from etcray_storage.types import MemberId
 
 
 class CommandKind(IntEnum):
@@ -35,6 +38,30 @@ class CommandKind(IntEnum):
     """A `LeaseExpiry`: decided by the leader, never sent by a client."""
     LEASE_CHECKPOINT = 9
     """A `LeaseCheckpoint`: decided by the leader, never sent by a client."""
+    MEMBER_ADD = 10
+    """A `MemberAdd`. This and the next three change the membership, see `RECONFIGURATIONS`."""
+    MEMBER_PROMOTE = 11
+    """A `MemberPromote`."""
+    MEMBER_REMOVE = 12
+    """A `MemberRemove`."""
+    MEMBER_UPDATE = 13
+    """A `MemberUpdate`."""
+    MEMBER_PUBLISH = 14
+    """A `MemberPublish`: a member has started. An ordinary command."""
+    SPACE = 15
+    """A `SpaceReport`: decided by the leader, never sent by a client."""
+
+
+RECONFIGURATIONS: Final = frozenset(
+    (
+        CommandKind.MEMBER_ADD,
+        CommandKind.MEMBER_PROMOTE,
+        CommandKind.MEMBER_REMOVE,
+        CommandKind.MEMBER_UPDATE,
+    )
+)
+"""Each is alone in its batch, and the batch in an entry of kind `EntryKind.MEMBERSHIP`: so consensus
+knows which entries to wait for before the next one. Anywhere else it is refused as malformed."""
 
 
 class Batch(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -116,6 +143,51 @@ class LeaseCheckpoint(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """As in a LeaseExpiry."""
 
 
+class MemberAdd(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A new member. It has no name until it has started and published itself."""
+
+    id: MemberId
+    """Chosen by whoever proposes it, who must never choose the same twice: a removed id stays refused."""
+    name: str
+    """Usually empty; whoever starts the member at once may give it here."""
+    peer_urls: tuple[str, ...]
+    is_learner: bool
+
+
+class MemberPromote(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A learner becomes a voter. That it has caught up is for the leader to know, before it proposes this."""
+
+    id: MemberId
+
+
+class MemberRemove(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A member leaves, for ever."""
+
+    id: MemberId
+
+
+class MemberUpdate(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A member is reached at other peer URLs."""
+
+    id: MemberId
+    peer_urls: tuple[str, ...]
+
+
+class MemberPublish(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A member has started under this name; its clients are to use these URLs."""
+
+    id: MemberId
+    name: str
+    client_urls: tuple[str, ...]
+
+
+class SpaceReport(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A member's disk has little room (raise NOSPACE for it), or enough again (take that back)."""
+
+    member: MemberId
+    low: bool
+
+
 INTERNAL_SESSION = 0
 """The session of batches that the leader proposes itself. They are not remembered: what they do is
 harmless if it is done twice."""
@@ -127,3 +199,15 @@ decode_payload = msgspec.msgpack.Decoder(Payload).decode
 encode_lease_command = msgspec.msgpack.Encoder().encode
 decode_lease_expiry = msgspec.msgpack.Decoder(LeaseExpiry).decode
 decode_lease_checkpoint = msgspec.msgpack.Decoder(LeaseCheckpoint).decode
+encode_member_command = msgspec.msgpack.Encoder().encode
+decode_member_add = msgspec.msgpack.Decoder(MemberAdd).decode
+decode_member_promote = msgspec.msgpack.Decoder(MemberPromote).decode
+decode_member_remove = msgspec.msgpack.Decoder(MemberRemove).decode
+decode_member_update = msgspec.msgpack.Decoder(MemberUpdate).decode
+decode_member_publish = msgspec.msgpack.Decoder(MemberPublish).decode
+decode_space_report = msgspec.msgpack.Decoder(SpaceReport).decode
+
+
+def is_reconfiguration(batch: Batch) -> bool:
+    """Whether any command of this batch changes the membership; then it has to be the only one."""
+    return not RECONFIGURATIONS.isdisjoint(batch.kinds)

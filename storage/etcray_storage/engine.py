@@ -91,8 +91,10 @@ class Engine:
         with translated(f"open {path}"):
             try:
                 connection = duckdb.connect(":memory:" if path is None else str(path), config=config)
-            except (duckdb.IOException, duckdb.SerializationException, duckdb.InternalException) as e:
-                if path is not None and not _is_full(e) and path.exists():
+            except duckdb.Error as e:
+                # A damaged WAL comes as the bare base class, other damage as several of its children.
+                is_damage = not _is_full(e) and not isinstance(e, duckdb.OutOfMemoryException)
+                if path is not None and is_damage and path.exists():
                     raise StorageCorruptError(f"{path} cannot be opened: {e}") from e
                 raise
             for setting in _SCRATCH_SETTINGS if scratch else _SETTINGS:
@@ -169,8 +171,11 @@ class Engine:
             self._connection.register("arrow_rows", rows)
             try:
                 self._connection.execute(f"INSERT INTO {table} SELECT * FROM arrow_rows")
-            finally:
-                self._connection.unregister("arrow_rows")
+            except BaseException:
+                with suppress(duckdb.Error):  # in an aborted transaction; the rollback unregisters, too
+                    self._connection.unregister("arrow_rows")
+                raise
+            self._connection.unregister("arrow_rows")
 
     def write_parquet(self, sql: str, path: Path, row_group_rows: int) -> int:
         """Write a statement's rows into a file, compressed with zstd. Returns how many there were."""
@@ -202,6 +207,19 @@ class Engine:
                 self._connection.execute("ROLLBACK")
             raise
         self.execute("COMMIT")
+
+    def drop_cache(self) -> None:
+        """Forget all blocks that can be read from the disk again, in the whole instance.
+
+        The caller makes sure that no other connection to it is in a statement: that one would find
+        no memory. What cannot be dropped, because it is not on the disk yet, stays."""
+        ((limit,),) = self.query("SELECT current_setting('memory_limit')")
+        with translated("drop the cache"):
+            try:
+                with suppress(duckdb.OutOfMemoryException):
+                    self._connection.execute("SET memory_limit = '1MiB'")
+            finally:
+                self._connection.execute(f"SET memory_limit = '{limit}'")
 
     def interrupt(self) -> None:
         """Stop the statement that another thread runs on this connection."""

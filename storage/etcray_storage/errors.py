@@ -196,6 +196,11 @@ class StorageCorruptError(OperatingError):
     it has to be rebuilt from its peers."""
 
 
+class QuarantinedError(StorageCorruptError):
+    """The directory has lost, or may have lost, what its member promised: no member may ever vote from
+    it again. Replace the member by one with a new id and an empty directory."""
+
+
 class StorageFatalError(OperatingError):
     """A write or sync failed. What is on disk is unknown until the next start, so the process must
     end without acknowledging anything."""

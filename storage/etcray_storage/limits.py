@@ -149,6 +149,28 @@ WATCHERS_MAX: Final = 250_000
 WATCH_RANGES_BYTES_MAX: Final = 256 * MIB
 """Keys and range ends of all these watchers."""
 
+# --- history ----------------------------------------------------------------------------------
+HISTORY_FEED_BYTES: Final = 4 * MIB
+"""Rows in one answer to the history actor, about; one larger revision travels alone."""
+
+HISTORY_FEEDS_MAX: Final = 4
+"""Copies of the history that one member serves at once: one, and what is left of its predecessors."""
+
+HISTORY_LEASES_PER_READ: Final = 1_000
+"""Leases that history asks the leader for in one call."""
+
+HISTORY_FRESH_SECONDS: Final = 10.0
+"""How long a query waits until history holds what was committed when it was asked."""
+
+SQL_BODY_BYTES_MAX: Final = 2 * MIB
+"""Body of a POST /sql, parameters included; above it: 413."""
+
+SQL_REQUESTS_MAX: Final = 64
+"""Queries of one gateway that are on their way or being converted; one more is refused: 429."""
+
+SQL_CHUNK_BYTES: Final = 256 * KIB
+"""An Arrow answer leaves the gateway in pieces of this size, as fast as its client reads."""
+
 # --- consensus --------------------------------------------------------------------------------
 APPEND_BYTES_MAX: Final = 1 * MIB
 """Entries in one Append message; one larger entry may travel alone."""
@@ -170,6 +192,24 @@ UNCOMMITTED_BYTES_MAX: Final = 64 * MIB
 
 OUTBOX_MESSAGES_MAX: Final = 64
 """Raft messages that wait for the next call to a peer; the oldest are dropped above it."""
+
+PEERS_MAX: Final = 64
+"""Other members that one member keeps an outbox for, those that it only heard of included."""
+
+STATE_HASHES_MAX: Final = 4_096
+"""Newest applied entries whose state hash a member keeps, to compare with what peers report."""
+
+STATE_REPORTS_MAX: Final = 64
+"""Newest reports of one peer that a leader keeps, to find out who differs when two do."""
+
+TRANSFER_BEFORE_STOP_SECONDS: Final = 1.0
+"""How long a leader that is stopped waits until another member leads."""
+
+PROMOTE_MATCH_PERCENT: Final = 90
+"""How much of the leader's log a learner must hold before it may be made a voter."""
+
+MEMBERS_HEALTHY_ELECTION_TIMEOUTS: Final = 2.0
+"""A member counts as connected if the leader has heard it within so many election timeouts."""
 
 # --- sessions (exactly once) ------------------------------------------------------------------
 SESSIONS_MAX: Final = 1_024
@@ -227,6 +267,20 @@ are checkpointed; this leaves room for a dozen that a crash left."""
 LOG_FREE_BYTES_MIN: Final = 16 * MIB
 """Segments are not prepared and not checkpointed unless this much of the disk stays free."""
 
+DISK_FREE_LOW_BYTES: Final = 96 * MIB
+"""With less room than this on a member's disk the NOSPACE alarm is raised: enough for what is under way
+(a checkpoint, a segment, a flush) until the alarm is applied everywhere."""
+
+DISK_FREE_ENOUGH_BYTES: Final = 160 * MIB
+"""With more room than this the alarm is taken back, if it was the lack of room that had raised it."""
+
+DISK_LOOK_SECONDS: Final = 1.0
+"""How often a member looks how much room its disk has."""
+
+BALLAST_BYTES: Final = 16 * MIB
+"""A file of zeros beside a member's data. It is given up when the disk is full after all, so that the
+entry which raises the alarm can be written, and made again when there is room."""
+
 LOG_TIP_SYNC_SECONDS: Final = 0.1
 """How often `Log.maintain` should be called: the tip is at most so far behind after a power loss."""
 
@@ -245,6 +299,13 @@ FLUSH_ROWS_MAX: Final = 10_000
 FLUSH_INTERVAL_SECONDS: Final = 0.5
 """The tables are written when this many rows wait, or after this time, whichever comes first."""
 
+VERIFY_STEP_ROWS: Final = 4_096
+VERIFY_STEP_BYTES: Final = 4 * MIB
+"""What the background check of a member's files reads in one step: about 10 ms."""
+
+VERIFY_STEP_SECONDS: Final = 10.0
+"""Between two such steps of a member; they take turns between its log and its tables."""
+
 SNAPSHOT_CHUNK_BYTES: Final = 1 * MIB
 """One piece of a snapshot on its way to a lagging member."""
 
@@ -260,3 +321,58 @@ to replay at the next start."""
 
 TABLES_GARBAGE_BYTES_MIN: Final = 32 * MIB
 """Less garbage than this in the tables is not worth a rewrite (and never less than their half)."""
+
+# --- history ----------------------------------------------------------------------------------
+HISTORY_TAIL_ROWS_MAX: Final = 131_072
+HISTORY_TAIL_BYTES_MAX: Final = 64 * MIB
+"""The newest rows of the history are sealed into a part at this many rows, or bytes."""
+
+HISTORY_ROW_GROUP_ROWS: Final = 8_192
+"""Rows of a part that are skipped or read together. Small groups make one key and one prefix cheap: a
+key's rows in 1,000,000 cost 13 ms; with groups of 16,384 24 ms, of 122,880 135 ms. The file does not grow."""
+
+HISTORY_COMPACTIONS_MAX: Final = 10_000
+"""Compactions that the history remembers, newest first."""
+
+HISTORY_MEMORY_MIB: Final = 512
+"""DuckDB's memory for the history's own work: the tail, and sorting a part."""
+
+HISTORY_QUERY_WORKERS: Final = 3
+"""Processes that run users' SQL, and so queries that run at once."""
+
+HISTORY_QUERIES_WAITING_MAX: Final = 16
+"""Queries that wait for such a process; one more is told: busy."""
+
+HISTORY_QUERY_MEMORY_MIB: Final = 512
+"""DuckDB's memory for one query."""
+
+HISTORY_QUERY_ADDRESS_SPACE_MIB: Final = 1_536
+"""What a worker may map on top of what it has mapped when it is ready. DuckDB does not count everything
+against its own limit; this is what stops the rest."""
+
+HISTORY_QUERY_LEFTOVER_MIB: Final = 512
+"""A worker that keeps more address space than this after a query is replaced. Allocators keep what they
+have mapped, so a query that fills its memory takes it from those that come after it."""
+
+HISTORY_QUERY_FILES_MAX: Final = 256
+"""Files that a worker may have open at once."""
+
+HISTORY_QUERY_MILLISECONDS: Final = 30_000
+HISTORY_QUERY_MILLISECONDS_MAX: Final = 600_000
+"""How long a query may take if it does not say so, and the most that it may say."""
+
+HISTORY_QUERY_SQL_BYTES_MAX: Final = 64 * KIB
+"""Longest statement."""
+
+HISTORY_RESULT_ROWS: Final = 100_000
+HISTORY_RESULT_ROWS_MAX: Final = 10_000_000
+"""Rows of a result if the query does not say so, and the most that it may say."""
+
+HISTORY_RESULT_BYTES_MAX: Final = 128 * MIB
+"""Bytes of a result. It is held in memory in three processes."""
+
+HISTORY_CANCEL_SECONDS: Final = 1.0
+"""A cancelled query that has not ended by then loses its process."""
+
+HISTORY_WORKER_START_SECONDS: Final = 30.0
+"""A worker that is not ready by then is replaced."""

@@ -8,15 +8,23 @@ from google.protobuf.message import Message
 
 from etcray_storage.commands import (
     INTERNAL_SESSION,
+    RECONFIGURATIONS,
     Batch,
     BatchAnswer,
     CommandKind,
     LeaseCheckpoint,
     LeaseExpiry,
+    MemberAdd,
+    MemberPromote,
+    MemberPublish,
+    MemberRemove,
+    MemberUpdate,
     Payload,
     ReadKind,
+    SpaceReport,
     encode_batch,
     encode_lease_command,
+    encode_member_command,
     encode_payload,
 )
 from etcray_storage.machine.machine import StateMachine
@@ -60,6 +68,15 @@ _KINDS: dict[type[Message], tuple[CommandKind, type[Message]]] = {
     AlarmRequest: (CommandKind.ALARM, AlarmResponse),
     LeaseGrantRequest: (CommandKind.LEASE_GRANT, LeaseGrantResponse),
     LeaseRevokeRequest: (CommandKind.LEASE_REVOKE, LeaseRevokeResponse),
+}
+MemberCommand = MemberAdd | MemberPromote | MemberRemove | MemberUpdate | MemberPublish | SpaceReport
+MEMBER_KINDS: dict[type[MemberCommand], CommandKind] = {
+    MemberAdd: CommandKind.MEMBER_ADD,
+    MemberPromote: CommandKind.MEMBER_PROMOTE,
+    MemberRemove: CommandKind.MEMBER_REMOVE,
+    MemberUpdate: CommandKind.MEMBER_UPDATE,
+    MemberPublish: CommandKind.MEMBER_PUBLISH,
+    SpaceReport: CommandKind.SPACE,
 }
 ResponseT = TypeVar("ResponseT", bound=Message)
 
@@ -140,16 +157,20 @@ class MachineDriver:
     def apply_batches(self, *batches: Batch) -> list[BatchAnswer]:
         return self.apply_raw([encode_batch(batch) for batch in batches])
 
-    def apply_raw(self, batches: list[bytes]) -> list[BatchAnswer]:
+    def apply_raw(
+        self, batches: list[bytes], entry_kind: EntryKind = EntryKind.COMMANDS
+    ) -> list[BatchAnswer]:
         self.time_ms += 5
         data = encode_payload(Payload(self.time_ms, batches))
         index = Index(self.machine.applied_index + 1)
-        return self.machine.apply(Entry(index, Term(3), EntryKind.COMMANDS, data))
+        return self.machine.apply(Entry(index, Term(3), entry_kind, data))
 
-    def apply_command(self, kind: int, request: bytes) -> BatchAnswer:
+    def apply_command(
+        self, kind: int, request: bytes, entry_kind: EntryKind = EntryKind.COMMANDS
+    ) -> BatchAnswer:
         self.sequence += 1
         batch = Batch(SESSION, self.sequence, self.sequence - 1, bytes([kind]), [request])
-        (answer,) = self.apply_batches(batch)
+        (answer,) = self.apply_raw([encode_batch(batch)], entry_kind)
         assert (answer.session, answer.sequence) == (SESSION, self.sequence)
         return answer
 
@@ -210,6 +231,14 @@ class MachineDriver:
         (answer,) = self.apply_batches(batch)
         assert answer.bodies == [b""]
         return answer.errors[0]
+
+    def change(self, command: MemberCommand) -> tuple[int, bytes]:
+        """Apply a command about members or space, in an entry of the right kind; the error's number and
+        the body."""
+        kind = MEMBER_KINDS[type(command)]
+        entry_kind = EntryKind.MEMBERSHIP if kind in RECONFIGURATIONS else EntryKind.COMMANDS
+        answer = self.apply_command(kind, encode_member_command(command), entry_kind)
+        return answer.errors[0], answer.bodies[0]
 
     def expire(self, *leases: int) -> int:
         return self.decide(LeaseExpiry(list(leases), self.machine.applied_index))

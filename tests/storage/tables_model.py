@@ -9,7 +9,9 @@ from pathlib import Path
 
 from etcray_storage.mvcc.rows import Flush, Point, RevisionRow, StateItem
 from etcray_storage.mvcc.tables import Tables
-from etcray_storage.types import Index, Term
+from etcray_storage.types import Index, MemberId, Membership, Term
+
+MEMBERSHIP = Membership((MemberId(1), MemberId(2), MemberId(3)), (MemberId(4),))
 
 
 def put(main: int, key: bytes, value: bytes = b"value", sub: int = 0, version: int = 1) -> RevisionRow:
@@ -25,7 +27,8 @@ def flush(
 ) -> Flush:
     """A flush whose revision is that of its last row; without rows, name the revision."""
     ordered = list(rows)
-    made = Flush(Index(index), Term(1), ordered[-1].main if ordered else 1, compact_revision, ordered, [])
+    revision = ordered[-1].main if ordered else 1
+    made = Flush(Index(index), Term(1), revision, compact_revision, ordered, [], MEMBERSHIP)
     return made._replace(**changes)  # type: ignore[arg-type]
 
 
@@ -54,7 +57,9 @@ class Model:
         rows = [row for _ in range(revisions) for row in self._make_revision()]
         items = [self._make_item() for _ in range(self._random.randint(0, 3))]
         self.rows += rows
-        return Flush(Index(self.index), Term(1), self.revision, self.compact_revision, rows, items)
+        return Flush(
+            Index(self.index), Term(1), self.revision, self.compact_revision, rows, items, MEMBERSHIP
+        )
 
     def _make_revision(self) -> list[RevisionRow]:
         self.revision += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -12,7 +13,13 @@ from pathlib import Path
 import pytest
 
 from etcray_storage.data_directory import DataDirectory
-from etcray_storage.errors import DataDirectoryError, DataDirectoryInUseError
+from etcray_storage.disk_space import Ballast
+from etcray_storage.errors import (
+    DataDirectoryError,
+    DataDirectoryInUseError,
+    QuarantinedError,
+    StorageFatalError,
+)
 from etcray_storage.types import ClusterId, MemberId
 
 CLUSTER, MEMBER = ClusterId(0xC1), MemberId(0xFFFF_FFFF_FFFF_FFFE)
@@ -92,7 +99,7 @@ def test_newer_format_is_refused_and_nothing_changes(tmp_path: Path) -> None:
 def test_damaged_identity_is_refused(tmp_path: Path, content: str) -> None:
     _open(tmp_path).close()
     (tmp_path / "identity.json").write_text(content)
-    with pytest.raises(DataDirectoryError, match="is damaged"):
+    with pytest.raises(QuarantinedError, match="is damaged"):
         _open(tmp_path)
 
 
@@ -132,7 +139,7 @@ def test_unwritable_directory_is_refused(tmp_path: Path) -> None:
 
 def test_a_member_that_promised_things_does_not_start_empty(tmp_path: Path) -> None:
     path = tmp_path / "lost"
-    with pytest.raises(DataDirectoryError, match="has lost the data"):
+    with pytest.raises(QuarantinedError, match="has lost the data"):
         DataDirectory.open(path, CLUSTER, MEMBER, "default", "node-1", must_exist=True)
     assert not path.exists()
 
@@ -145,3 +152,57 @@ def test_that_everything_was_created_is_remembered(tmp_path: Path) -> None:
     directory = _open(tmp_path)
     assert directory.identity.complete
     directory.close()
+
+
+def test_quarantine_outlasts_every_restart_and_says_why(tmp_path: Path) -> None:
+    directory = _open(tmp_path)
+    assert "two logs" in str(directory.quarantine("it had two logs"))
+    directory.close()
+    before = _contents(tmp_path)
+    for _ in range(2):
+        with pytest.raises(QuarantinedError, match=r"in quarantine \(it had two logs\): replace this member"):
+            _open(tmp_path)
+    assert _contents(tmp_path) == before
+
+
+def test_the_holder_notices_that_its_directory_is_another_one(tmp_path: Path) -> None:
+    path = tmp_path / "member"
+    directory = _open(path)
+    directory.check_owned()
+    path.rename(tmp_path / "moved")
+    with pytest.raises(StorageFatalError, match="was moved or removed"):
+        directory.check_owned()
+    successor = _open(path)
+    with pytest.raises(StorageFatalError, match="was replaced by another directory"):
+        directory.check_owned()
+    successor.check_owned()
+    successor.close()
+    directory.close()
+
+
+def test_on_a_full_disk_the_reserve_is_given_up_for_the_identity(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _open(tmp_path).close()
+    ballast = Ballast(tmp_path, 4096)
+    assert ballast.make()
+
+    def sync(_descriptor: int) -> None:
+        if (tmp_path / "BALLAST").exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", sync)
+    directory = _open(tmp_path)
+    assert directory.incarnation == 2
+    directory.close()
+    assert not ballast.release()  # it is gone
+
+
+def test_the_reserve_takes_its_room_and_gives_it_back(tmp_path: Path) -> None:
+    ballast = Ballast(tmp_path, 1 << 20)
+    assert ballast.make()
+    assert ballast.make()
+    assert (tmp_path / "BALLAST").stat().st_blocks * 512 >= 1 << 20
+    assert ballast.release()
+    assert not ballast.release()
+    assert not (tmp_path / "BALLAST").exists()

@@ -189,6 +189,17 @@ def test_a_checkpoint_is_kept_and_says_at_most_what_was_granted() -> None:
     assert driver.time_to_live(7).TTL == 4
 
 
+def test_a_checkpoint_is_written_also_if_its_lease_was_written_before() -> None:
+    driver = MachineDriver()
+    driver.grant(5, 60)
+    driver.flush()
+    driver.decide(LeaseCheckpoint([5], [7_000], driver.machine.applied_index))
+    driver.restart()
+    known = driver.machine.leases.get(5)
+    assert known is not None
+    assert known.remaining_ms == 7_000
+
+
 def test_an_unknown_lease_has_no_time_to_live_and_that_is_no_error() -> None:
     found = MachineDriver().time_to_live(5)
     assert (found.ID, found.TTL, found.grantedTTL, list(found.keys)) == (5, -1, 0, [])

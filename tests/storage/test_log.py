@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import threading
 import zlib
@@ -10,9 +11,14 @@ from pathlib import Path
 import pytest
 
 from etcray_storage import limits
+from etcray_storage.engine import Engine, sync_directory
 from etcray_storage.errors import DataDirectoryError, StorageFatalError
 from etcray_storage.log import CompactedError, Log, Record
-from etcray_storage.types import HardState, Index, MemberId, Term
+from etcray_storage.log import log as log_module
+from etcray_storage.log.record import Checksum, Sequence
+from etcray_storage.log.segment import Segment
+from etcray_storage.log.tip import TipFile
+from etcray_storage.types import Entry, EntryKind, HardState, Index, MemberId, Term
 
 from .log_workload import ALL, all_entries, entry, fill, record, segment_files, small
 
@@ -37,6 +43,21 @@ def test_hard_state_without_entries_survives_reopening(tmp_path: Path) -> None:
     again = Log.open(tmp_path / "log")
     assert again.hard_state == vote
     assert again.last_index == 0
+    again.close()
+
+
+def test_kind_of_an_entry_survives_reopening(tmp_path: Path) -> None:
+    """A change of membership that came back as a mere command would leave members with other voters."""
+    log = small(tmp_path / "log")
+    kinds = [EntryKind.COMMANDS, EntryKind.MEMBERSHIP, EntryKind.COMMANDS]
+    entries = tuple(Entry(Index(n + 1), Term(1), kind, b"x") for n, kind in enumerate(kinds))
+    log.append(Record(HardState(Term(1)), entries))
+    assert all_entries(log) == list(entries)
+    log.close()
+    again = small(tmp_path / "log")
+    found = all_entries(again)
+    assert [one.kind for one in found] == kinds
+    assert all(isinstance(one.kind, EntryKind) for one in found)
     again.close()
 
 
@@ -259,3 +280,63 @@ def test_a_failed_write_ends_the_log(tmp_path: Path) -> None:
     again = small(tmp_path / "log")
     assert all_entries(again) == [entry(1), entry(2)]
     again.close()
+
+
+def test_torn_write_of_the_tip_leaves_the_one_before(tmp_path: Path) -> None:
+    path = tmp_path / "tip"
+    tip = TipFile.create(path)
+    for sequence in (1, 2):
+        tip.advance(Sequence(sequence), Checksum(5), Index(sequence), Term(1))
+    tip.close()
+    newest = path.read_bytes()
+    tip = TipFile.open(path)
+    tip.advance(Sequence(3), Checksum(5), Index(3), Term(1))
+    tip.close()
+    whole = path.read_bytes()
+    changed = [at for at in range(len(whole)) if whole[at] != newest[at]]
+    for cut in range(changed[0], changed[-1] + 1):
+        path.write_bytes(whole[:cut] + newest[cut:])
+        tip = TipFile.open(path)
+        assert tip.tip.sequence in (2, 3)
+        tip.close()
+
+
+def test_tip_is_durable_before_segments_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or a power loss brings back a tip that misses them."""
+    calls: list[str] = []
+    drop, sync = Segment.drop, os.fdatasync
+
+    def noted_drop(self: Segment, engine: Engine) -> None:
+        calls.append("removed")
+        drop(self, engine)
+
+    def noted_sync(descriptor: int) -> None:
+        calls.append("synced")
+        sync(descriptor)
+
+    log = small(tmp_path / "log")
+    fill(log, 9)
+    monkeypatch.setattr(Segment, "drop", noted_drop)
+    monkeypatch.setattr(os, "fdatasync", noted_sync)
+    log.compact(Index(8))
+    log.close()
+    assert calls[:2] == ["synced", "removed"]
+
+
+def test_name_of_a_segments_wal_is_durable_before_its_first_row_is_acknowledged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = small(tmp_path / "log")
+    fill(log, 3)
+    log.maintain()  # the next segment is ready: its own name is durable already
+    synced: list[Path] = []
+
+    def noted_sync(path: Path) -> None:
+        assert list(path.glob("log-*2.duckdb.wal")), "synced before the WAL was there"
+        synced.append(path)
+        sync_directory(path)
+
+    monkeypatch.setattr(log_module, "sync_directory", noted_sync)
+    fill(log, 1)
+    assert synced == [tmp_path / "log"]
+    log.close()

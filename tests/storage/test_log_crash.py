@@ -201,6 +201,32 @@ def test_segments_of_another_time_are_refused(tmp_path: Path) -> None:
     assert _outcome(tmp_path / "log", 9) == "refused"
 
 
+def test_whole_log_beside_the_tip_of_another_is_refused(tmp_path: Path) -> None:
+    """All segments come from somewhere else, unhurt and just as long: only the tip knows better."""
+    for name, data in (("log", b"data"), ("other", b"else")):
+        log = small(tmp_path / name)
+        fill(log, 9, data)
+        log.close()
+    for path in (tmp_path / "log").glob("log-*"):
+        path.unlink()
+    for path in (tmp_path / "other").glob("log-*"):
+        shutil.copy(path, tmp_path / "log" / path.name)
+    assert _outcome(tmp_path / "log", 9) == "refused"
+
+
+def test_row_of_another_log_in_its_place_is_refused(tmp_path: Path) -> None:
+    """DuckDB finds nothing wrong, and the row's number is right: only the chain of checksums knows."""
+    other = small(tmp_path / "other")
+    fill(other, 9, b"else")
+    ((record_of_other,),) = other._files_engine.query("SELECT record FROM log_1.records WHERE rowid = 2")
+    other.close()
+    log = small(tmp_path / "log")
+    fill(log, 9)
+    log._files_engine.execute("UPDATE log_1.records SET record = ? WHERE rowid = 2", (record_of_other,))
+    log.close()
+    assert _outcome(tmp_path / "log", 9) == "refused"
+
+
 def test_refused_log_is_left_as_it_was_and_refused_again(tmp_path: Path) -> None:
     source = _filled(tmp_path / "log")
     wal = next(source.glob("*.wal"))

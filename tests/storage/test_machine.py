@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from etcray_storage import errors
 from etcray_storage.commands import Batch, BatchAnswer, CommandKind, ReadKind, encode_batch
+from etcray_storage.machine import state_hash
 from etcray_storage.machine.machine import StateMachine
 from etcray_storage.mvcc.rows import RevisionRow
 from etcray_storage.proto.rpc_pb2 import (
@@ -117,6 +118,20 @@ def test_rows_carry_the_clock_of_the_entry_and_the_flush_its_index() -> None:
     ]
 
 
+def test_time_never_goes_back_not_even_over_a_restart() -> None:
+    """A new leader's clock is behind, or the only member's clock was set back."""
+    driver = MachineDriver()
+    driver.put(b"a")
+    latest = driver.time_ms
+    for _ in range(2):
+        driver.time_ms = 7
+        driver.put(b"a")
+        flush = driver.flush()
+        assert flush is not None
+        assert flush.rows[-1].time_ms == latest
+        driver.restart()
+
+
 def test_an_entry_without_data_moves_only_the_index() -> None:
     driver = MachineDriver()
     driver.flush()
@@ -125,7 +140,8 @@ def test_an_entry_without_data_moves_only_the_index() -> None:
     assert (machine.applied_index, machine.applied_term, machine.revision) == (2, 9, 1)
     flush = driver.flush()
     assert flush is not None
-    assert (flush.applied_index, flush.rows, flush.items) == (2, [], [])
+    assert (flush.applied_index, flush.rows) == (2, [])
+    assert [item.part for item in flush.items] == [state_hash.PART]
     assert driver.flush() is None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from etcray_storage import errors, limits
-from etcray_storage.commands import ReadKind
+from etcray_storage.commands import ReadKind, SpaceReport
 from etcray_storage.proto.rpc_pb2 import (
     CORRUPT,
     NONE,
@@ -20,6 +20,7 @@ from etcray_storage.proto.rpc_pb2 import (
     RequestOp,
     TxnRequest,
 )
+from etcray_storage.types import MemberId
 
 from .machine_driver import MachineDriver
 
@@ -135,3 +136,31 @@ def test_alarms_are_bounded() -> None:
         alarm(driver, AlarmRequest.ACTIVATE, member, NOSPACE)
     request = AlarmRequest(action=AlarmRequest.ACTIVATE, memberID=1 << 20, alarm=NOSPACE)
     assert driver.error(request) == errors.REQUEST_TOO_MANY_REQUESTS.number
+
+
+def test_lack_of_space_that_a_member_reported_is_taken_back_when_there_is_room() -> None:
+    driver = MachineDriver()
+    assert driver.change(SpaceReport(MemberId(12), low=True)) == (0, b"")
+    assert list(driver.machine.alarms) == [(12, NOSPACE)]
+    assert driver.error(PUT) == errors.NO_SPACE.number
+    driver.restart()  # whoever leads then has to know who raised it
+    assert driver.change(SpaceReport(MemberId(11), low=False)) == (0, b"")
+    assert listed(driver) == [(12, NOSPACE)]
+    assert driver.change(SpaceReport(MemberId(12), low=False)) == (0, b"")
+    assert list(driver.machine.alarms) == []
+    driver.put(b"a")
+
+
+@pytest.mark.parametrize("by_hand_first", [True, False])
+def test_lack_of_space_that_somebody_raised_by_hand_is_only_taken_back_by_hand(by_hand_first: bool) -> None:
+    driver = MachineDriver()
+    if by_hand_first:
+        alarm(driver, AlarmRequest.ACTIVATE, 12, NOSPACE)
+    driver.change(SpaceReport(MemberId(12), low=True))
+    alarm(driver, AlarmRequest.ACTIVATE, 12, NOSPACE)
+    driver.restart()
+    driver.change(SpaceReport(MemberId(12), low=False))
+    assert listed(driver) == [(12, NOSPACE)]
+    assert alarm(driver, AlarmRequest.DEACTIVATE, 12, NOSPACE) == [(12, NOSPACE)]
+    driver.change(SpaceReport(MemberId(12), low=False))
+    assert listed(driver) == []

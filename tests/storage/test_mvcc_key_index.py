@@ -38,6 +38,31 @@ def test_a_deleted_key_is_kept_while_its_history_can_be_read() -> None:
     assert list(index._dead) == []
 
 
+def test_what_was_before_a_deletion_is_kept_by_a_compaction_right_before_it() -> None:
+    index = KeyIndex()
+    index.put(b"a", b"1", 2, 0)
+    index.put(b"a", b"2", 3, 0)
+    index.delete(b"a", b"", 4)
+    index.trim(3)
+    assert (found(index, 3), found(index, 4)) == ({b"a": 3}, {})
+
+
+def test_a_key_is_not_there_between_two_of_its_lives() -> None:
+    index = KeyIndex()
+    index.put(b"a", b"1", 2, 0)
+    index.delete(b"a", b"", 4)
+    index.put(b"a", b"2", 6, 0)
+    assert [found(index, revision) for revision in range(1, 8)] == [
+        {},
+        {b"a": 2},
+        {b"a": 2},
+        {},
+        {},
+        {b"a": 6},
+        {b"a": 6},
+    ]
+
+
 def test_trimming_keeps_the_newest_revision_at_the_compacted_one() -> None:
     index = KeyIndex()
     for main in range(2, 8):

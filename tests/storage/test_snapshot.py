@@ -19,17 +19,13 @@ from etcray_storage.mvcc import snapshot
 from etcray_storage.mvcc.install import prepare_install
 from etcray_storage.mvcc.snapshot import SnapshotFile, SnapshotReceiver, file_sha256
 from etcray_storage.mvcc.tables import Tables
-from etcray_storage.types import MemberId, Membership
-from tests.storage.tables_model import Model, flush, names, puts, read_history
-
-MEMBERS = Membership((MemberId(3), MemberId(7)), (MemberId(9),))
+from tests.storage.tables_model import MEMBERSHIP, Model, flush, names, puts, read_history
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> SnapshotFile:
     directory = tmp_path_factory.mktemp("exported")
     tables = Tables.open(directory / "tables")
-    tables.bootstrap(MEMBERS)
     tables.stage(Model(5).make_flush(60))
     tables.write()
     file = tables.export_snapshot(directory)
@@ -53,7 +49,7 @@ def expect_refused(tmp_path: Path, path: Path, sha256: str, match: str) -> None:
 def test_export_names_what_it_holds(exported: SnapshotFile) -> None:
     assert exported.size_bytes == exported.path.stat().st_size
     assert exported.sha256 == hashlib.sha256(exported.path.read_bytes()).hexdigest()
-    assert exported.meta.membership == MEMBERS
+    assert exported.meta.membership == MEMBERSHIP
     assert exported.meta.index > 0
     assert exported.path.parent.joinpath("tables").is_dir()
     assert sorted(p.name for p in exported.path.parent.iterdir()) == [exported.path.name, "tables"]
@@ -70,7 +66,7 @@ def test_install_replaces_the_state_for_good(tmp_path: Path, exported: SnapshotF
     for _ in range(2):
         tables = Tables.open(tmp_path)
         model.check(tables, rewritten=True)
-        assert tables.membership == MEMBERS
+        assert tables.membership == MEMBERSHIP
         assert names(tmp_path) == ["mvcc-00000002.duckdb"]
         tables.close()
 
@@ -181,7 +177,8 @@ def read_manifest(exported: SnapshotFile) -> dict[str, object]:
     ("change", "match"),
     [
         ({"format": "other"}, "format 'other'"),
-        ({"format_version": 2}, "version 2"),
+        ({"format_version": 3}, "version 3"),
+        ({"format_version": 0}, "version 0"),
         ({"revisions_count": 1}, "its manifest"),
         ({"items_count": 99}, "its manifest"),
         ({"revision": 1}, "up to 1 and"),

@@ -14,9 +14,9 @@ from etcray_storage.mvcc import schema
 from etcray_storage.mvcc.rows import Point, StateItem
 from etcray_storage.mvcc.tables import Tables
 from etcray_storage.types import MemberId, Membership
-from tests.storage.tables_model import delete, flush, names, put, puts, read_history
+from tests.storage.tables_model import MEMBERSHIP, delete, flush, names, put, puts, read_history
 
-MEMBERS = Membership((MemberId(3), MemberId(7)), (MemberId(9),))
+FOUNDERS = Membership((MemberId(3), MemberId(7)))
 
 
 def write(tables: Tables, *flushes: Any) -> None:
@@ -33,15 +33,18 @@ def test_fresh_tables_are_empty_at_revision_one(tmp_path: Path) -> None:
     tables.close()
 
 
-def test_bootstrapped_membership_survives_restarts_flushes_and_rewrites(tmp_path: Path) -> None:
+def test_membership_is_the_bootstrapped_one_then_that_of_the_newest_flush(tmp_path: Path) -> None:
     tables = Tables.open(tmp_path)
-    tables.bootstrap(MEMBERS)
+    tables.bootstrap(FOUNDERS)
     tables.close()
     tables = Tables.open(tmp_path)
-    assert tables.membership == MEMBERS
-    write(tables, puts(1, 2, 3))
+    assert tables.membership == FOUNDERS
+    write(tables, puts(1, 2, 3)._replace(membership=FOUNDERS), puts(2, 5, 3))
     tables.maintain(force=True)
-    assert tables.membership == MEMBERS
+    assert tables.membership == MEMBERSHIP
+    tables.close()
+    tables = Tables.open(tmp_path)
+    assert tables.membership == MEMBERSHIP
     tables.close()
 
 
@@ -201,10 +204,10 @@ def test_tables_of_a_newer_version_are_refused_and_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(schema, "FORMAT_VERSION", 2)
+        patch.setattr(schema, "FORMAT_VERSION", 3)
         Tables.open(tmp_path).close()
     before = (tmp_path / "mvcc-00000001.duckdb").read_bytes()
-    with pytest.raises(DataDirectoryError, match="format 2"):
+    with pytest.raises(DataDirectoryError, match="format 3"):
         Tables.open(tmp_path)
     assert (tmp_path / "mvcc-00000001.duckdb").read_bytes() == before
 

@@ -22,11 +22,12 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from etcray_storage.engine import Engine
-from etcray_storage.mvcc import generations, install
+from etcray_storage.engine import Engine, sync_directory, sync_file
+from etcray_storage.errors import StorageFullError
+from etcray_storage.mvcc import generations, install, schema
 from etcray_storage.mvcc import tables as tables_module
 from etcray_storage.mvcc.tables import Tables
-from tests.storage.tables_model import Model, names, read_history
+from tests.storage.tables_model import Model, names, puts, read_history
 
 CHILD = """
 import sys
@@ -256,3 +257,49 @@ def test_tables_agree_with_a_naive_model(tmp_path_factory: pytest.TempPathFactor
             max_examples=8, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
+
+
+def test_file_is_durable_before_it_gets_its_name_and_the_name_before_anybody_relies_on_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    rename = Path.rename
+
+    def noted_file(path: Path) -> None:
+        calls.append("file")
+        sync_file(path)
+
+    def noted_directory(path: Path) -> None:
+        calls.append("directory")
+        sync_directory(path)
+
+    def noted_rename(self: Path, target: Path) -> Path:
+        calls.append("rename")
+        return rename(self, target)
+
+    monkeypatch.setattr(generations, "sync_file", noted_file)
+    monkeypatch.setattr(generations, "sync_directory", noted_directory)
+    monkeypatch.setattr(Path, "rename", noted_rename)
+    builder = generations.Builder(tmp_path, "new")
+    generations.publish(builder.finish(), tmp_path)
+    assert calls == ["file", "rename", "directory"]
+
+
+def test_rows_and_their_applied_index_are_stored_together_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def find_no_space(*_: object) -> None:
+        raise StorageFullError("no space left")
+
+    tables = Tables.open(tmp_path)
+    tables.stage(puts(10, 2, 5))
+    with monkeypatch.context() as patched:
+        patched.setattr(schema, "insert_meta", find_no_space)
+        with pytest.raises(StorageFullError):
+            tables.write()
+    assert list(tables.load_history()) == []
+    assert tables.applied_index == 0
+    tables.write()
+    assert len(list(tables.load_history())) == 1
+    assert tables.applied_index == 10
+    tables.close()

@@ -197,6 +197,16 @@ def test_nested_compares_see_the_state_before_the_whole_txn() -> None:
     assert driver.read(RangeRequest(key=b"no")).count == 1
 
 
+def test_nested_txns_run_in_order_each_on_its_own_branch() -> None:
+    driver = filled()
+    first = TxnRequest(compare=[exists(b"a")], success=[put(b"c", b"first")])
+    second = TxnRequest(compare=[exists(b"missing")], failure=[get(b"c")])
+    response = driver.txn(TxnRequest(success=[nested(first), nested(second)]))
+    inner = [one.response_txn for one in response.responses]
+    assert [one.succeeded for one in inner] == [True, False]
+    assert inner[1].responses[0].response_range.kvs[0].value == b"first"
+
+
 def test_the_header_of_an_inner_txn_is_present_but_empty() -> None:
     response = filled().txn(TxnRequest(success=[nested(TxnRequest(success=[put(b"c")]))]))
     inner = response.responses[0].response_txn

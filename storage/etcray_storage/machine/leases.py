@@ -51,6 +51,10 @@ class Lease(msgspec.Struct, gc=False):
     granted_index: Index
     """The entry that granted it: tells it from an earlier lease of the same id."""
 
+    def packed(self) -> bytes:
+        """As it is stored."""
+        return _VALUE.pack(self.ttl_seconds, self.remaining_ms, self.granted_index)
+
 
 class Leases:
     """Every lease. Not thread-safe; changed only by `StateMachine`."""
@@ -60,6 +64,8 @@ class Leases:
         self._leases: dict[int, Lease] = {}
         self._dirty: set[int] = set()
         self._changed: list[int] = []
+        self.effects: list[bytes] = []
+        """For the state hash: what changed since the owner emptied it, before each entry."""
 
     def __contains__(self, lease: int) -> bool:
         return lease in self._leases
@@ -128,6 +134,7 @@ class Leases:
                 known = self._leases[lease]
                 known.remaining_ms = min(max(remaining_ms, 0), known.ttl_seconds * 1000)
                 self._dirty.add(lease)
+                self.effects.append(_ID.pack(lease) + known.packed())
 
     def _is_meant(self, lease: int, seen_index: int) -> bool:
         known = self._leases.get(lease)
@@ -136,6 +143,8 @@ class Leases:
     def _note(self, lease: int) -> None:
         self._dirty.add(lease)
         self._changed.append(lease)
+        known = self._leases.get(lease)
+        self.effects.append(_ID.pack(lease) + (b"" if known is None else known.packed()))
 
     # --- reads --------------------------------------------------------------------------------
     def time_to_live(self, request: LeaseTimeToLiveRequest) -> bytes:
@@ -162,10 +171,7 @@ class Leases:
         items = []
         for lease in sorted(self._dirty):
             known = self._leases.get(lease)
-            value = None
-            if known is not None:
-                value = _VALUE.pack(known.ttl_seconds, known.remaining_ms, known.granted_index)
-            items.append(StateItem(PART, _ID.pack(lease), value))
+            items.append(StateItem(PART, _ID.pack(lease), None if known is None else known.packed()))
         self._dirty.clear()
         return items
 

@@ -19,6 +19,7 @@ from google.protobuf.message import DecodeError
 from etcray_storage import errors
 from etcray_storage.commands import (
     INTERNAL_SESSION,
+    RECONFIGURATIONS,
     Answer,
     Batch,
     BatchAnswer,
@@ -29,17 +30,24 @@ from etcray_storage.commands import (
     decode_batch,
     decode_lease_checkpoint,
     decode_lease_expiry,
+    decode_member_add,
+    decode_member_promote,
+    decode_member_publish,
+    decode_member_remove,
+    decode_member_update,
     decode_payload,
+    decode_space_report,
 )
 from etcray_storage.errors import EtcdError, error_by_number
 from etcray_storage.limits import REQUEST_BYTES_MAX
-from etcray_storage.machine import alarms, clock, leases, sessions, validate
+from etcray_storage.machine import alarms, clock, leases, members, sessions, state_hash, validate
 from etcray_storage.machine.alarms import Alarms
 from etcray_storage.machine.clock import Clock
 from etcray_storage.machine.leases import Leases
-from etcray_storage.machine.members import Member, member_list_response
+from etcray_storage.machine.members import Member, Members
 from etcray_storage.machine.operations import check_put_applies, execute_delete_range, execute_put
 from etcray_storage.machine.sessions import Sessions, refusal
+from etcray_storage.machine.state_hash import StateHash
 from etcray_storage.machine.txn import execute_txn
 from etcray_storage.mvcc.range import execute_range
 from etcray_storage.mvcc.rows import Change, Flush, Point, RevisionRow, StateItem, ValueReader
@@ -57,7 +65,7 @@ from etcray_storage.proto.rpc_pb2 import (
     RangeRequest,
     TxnRequest,
 )
-from etcray_storage.types import Entry, EntryKind, Index, Term
+from etcray_storage.types import Entry, EntryKind, Index, MemberId, Membership, Term
 
 _SESSION_MAX = (1 << 64) - 1
 _TXN_OPS_UNLIMITED = REQUEST_BYTES_MAX
@@ -69,12 +77,13 @@ _Handler = tuple[Callable[[bytes], Any], Callable[[Any], bytes]]
 
 
 class StateMachine:
-    """The replicated state: keys, leases, sessions, alarms.
+    """The replicated state: keys, leases, sessions, alarms, members.
 
-    Not thread-safe: the caller holds one lock around every method, reads included.
+    Not thread-safe: the caller holds one lock around every method, reads included. Only the properties
+    that say so may be looked at without it.
     """
 
-    def __init__(self, reader: ValueReader, members: Sequence[Member]) -> None:
+    def __init__(self, reader: ValueReader, founders: Sequence[Member]) -> None:
         self.applied_index = Index(0)
         self.applied_term = Term(0)
         self._flushed_index = Index(0)
@@ -83,8 +92,11 @@ class StateMachine:
         """To be looked at from outside, never changed."""
         self._sessions = Sessions()
         self._alarms = Alarms()
-        self._member_list = member_list_response(members)
+        self._members = Members(founders)
         self._clock = Clock()
+        self._state_hash = StateHash()
+        self._may_reconfigure = False
+        """The entry under way may change the membership, and has not done so yet."""
         self._commands: dict[int, _Handler] = {
             CommandKind.PUT: (PutRequest.FromString, self._put),
             CommandKind.DELETE_RANGE: (DeleteRangeRequest.FromString, self._delete_range),
@@ -95,6 +107,12 @@ class StateMachine:
             CommandKind.LEASE_REVOKE: (LeaseRevokeRequest.FromString, self._revoke),
             CommandKind.LEASE_EXPIRE: (decode_lease_expiry, self._expire),
             CommandKind.LEASE_CHECKPOINT: (decode_lease_checkpoint, self._checkpoint),
+            CommandKind.MEMBER_ADD: (decode_member_add, self._members.add),
+            CommandKind.MEMBER_PROMOTE: (decode_member_promote, self._members.promote),
+            CommandKind.MEMBER_REMOVE: (decode_member_remove, self._members.remove),
+            CommandKind.MEMBER_UPDATE: (decode_member_update, self._members.update),
+            CommandKind.MEMBER_PUBLISH: (decode_member_publish, self._members.publish),
+            CommandKind.SPACE: (decode_space_report, self._alarms.report_space),
         }
         self._reads: dict[int, _Handler] = {
             ReadKind.RANGE: (RangeRequest.FromString, self._range),
@@ -115,22 +133,74 @@ class StateMachine:
         """The oldest revision that can be read; -1 if the store never was compacted."""
         return self._store.compact_revision
 
+    @property
+    def membership(self) -> Membership:
+        """Who votes, as of the last applied entry. May be looked at without the lock."""
+        return self._members.membership
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """Ordered by id. May be looked at without the lock."""
+        return self._members.all
+
+    @property
+    def removed_ids(self) -> frozenset[MemberId]:
+        """Ids that may never be used again. May be looked at without the lock."""
+        return self._members.removed
+
+    def is_removed(self, member: MemberId) -> bool:
+        """Whether this id was a member once, and can never be again. Needs no lock."""
+        return member in self._members.removed
+
+    @property
+    def alarms(self) -> tuple[tuple[MemberId, int], ...]:
+        """Member and `AlarmType` of each raised alarm, sorted. May be looked at without the lock."""
+        return self._alarms.all
+
+    @property
+    def low_on_space(self) -> frozenset[MemberId]:
+        """Whose NOSPACE alarm a `SpaceReport` has raised. May be looked at without the lock."""
+        return self._alarms.by_report
+
+    @property
+    def state_hash(self) -> int:
+        """64 bits over everything that was applied; see `state_hash`. 0 says nothing."""
+        return self._state_hash.value
+
+    def remembers(self, session: int, sequence: int) -> bool:
+        """Whether this batch was applied already, or must not be applied any more: a leader that would
+        refuse it by its own view must not do so then, but propose it, to get the remembered answer."""
+        return self._sessions.remembers(session, sequence)
+
     # --- the log ------------------------------------------------------------------------------
     def apply(self, entry: Entry) -> list[BatchAnswer]:
         """Apply the next entry. One answer for each batch in it, in order; a batch that cannot be
         decoded gets an answer without session, sequence and commands, and changes nothing."""
         assert entry.index == self.applied_index + 1, f"entry {entry.index} after {self.applied_index}"
         assert entry.term >= self.applied_term, f"term {entry.term} after {self.applied_term}"
-        assert entry.kind == EntryKind.COMMANDS, f"entry {entry.index} is of unknown kind {entry.kind}"
         self.applied_index = entry.index
         self.applied_term = entry.term
+        self._may_reconfigure = entry.kind == EntryKind.MEMBERSHIP
         self._store.changes = []
+        parts = (self.leases, self._alarms, self._members)
+        for part in parts:
+            part.effects = []
         self._store.trim()
-        if not entry.data:
-            return []
-        payload = decode_payload(entry.data)
-        self._clock.advance(payload.time_ms)
-        return [self._apply_batch(data, place) for place, data in enumerate(payload.batches)]
+        answers: list[BatchAnswer] = []
+        if entry.data:
+            payload = decode_payload(entry.data)
+            self._clock.advance(payload.time_ms)
+            answers = [self._apply_batch(data, place) for place, data in enumerate(payload.batches)]
+        self._state_hash.advance(
+            entry,
+            self._clock.time_ms,
+            self.revision,
+            self.compact_revision,
+            answers,
+            self._store.changes,
+            [effect for part in parts for effect in part.effects],
+        )
+        return answers
 
     def _apply_batch(self, data: bytes, place: int) -> BatchAnswer:
         batch = _decode_batch(data)
@@ -158,11 +228,21 @@ class StateMachine:
         bodies: list[bytes] = []
         store, commands = self._store, self._commands
         for kind, data in zip(batch.kinds, batch.requests, strict=True):
-            number, body = _execute(commands, kind, data)
+            if kind in RECONFIGURATIONS:
+                number, body = self._reconfigure(kind, data)
+            else:
+                number, body = _execute(commands, kind, data)
             revisions.append(store.revision)
             numbers.append(number)
             bodies.append(body)
         return BatchAnswer(batch.session, batch.sequence, revisions, numbers, bodies)
+
+    def _reconfigure(self, kind: int, data: bytes) -> tuple[int, bytes]:
+        """Consensus was not told of a change that comes in any other way: it is refused."""
+        if not self._may_reconfigure:
+            return errors.MALFORMED_REQUEST.number, b""
+        self._may_reconfigure = False
+        return _execute(self._commands, kind, data)
 
     # --- reads --------------------------------------------------------------------------------
     def read(self, kind: ReadKind, request: bytes, reader: ValueReader | None = None) -> Answer:
@@ -190,6 +270,11 @@ class StateMachine:
         before; None for a creation, and where compaction has taken that revision."""
         return [self._store.previous_point(point) for point in points]
 
+    def find_difference(self, rows: Sequence[RevisionRow]) -> RevisionRow | None:
+        """The first of these rows of the tables that is not what the machine knows; 3 us a row."""
+        agrees, compact_revision = self._store.index.agrees, self.compact_revision
+        return next((row for row in rows if not agrees(row, compact_revision)), None)
+
     # --- the tables ---------------------------------------------------------------------------
     def take_flush(self) -> Flush | None:
         """Everything that changed since the last call; None if nothing was applied since. From here
@@ -206,7 +291,10 @@ class StateMachine:
             self._alarms.take_items()
             + self.leases.take_items()
             + self._sessions.take_items()
-            + self._clock.take_items(),
+            + self._clock.take_items()
+            + self._members.take_items()
+            + self._state_hash.take_items(),
+            self.membership,
         )
 
     def restore(
@@ -227,22 +315,19 @@ class StateMachine:
         """
         assert self.applied_index == 0, f"restore into a machine that applied {self.applied_index}"
         self._store.restore(revision, compact_revision, history, current)
-        of_sessions: list[StateItem] = []
-        of_leases: list[StateItem] = []
+        of_part: dict[str, list[StateItem]] = {}
         for item in items:
-            if item.part == sessions.PART:
-                of_sessions.append(item)
-            elif item.part == leases.PART:
-                of_leases.append(item)
-            elif item.part == alarms.PART:
-                if item.value is not None:
-                    self._alarms.restore(item.key)
-            elif item.part == clock.PART:
-                self._clock.restore(item)
-            else:
-                raise AssertionError(f"state item of unknown part {item.part!r}")
-        self._sessions.restore(of_sessions)
-        self.leases.restore(of_leases)
+            of_part.setdefault(item.part, []).append(item)
+        for item in of_part.pop(alarms.PART, []):
+            self._alarms.restore(item)
+        for item in of_part.pop(clock.PART, []):
+            self._clock.restore(item)
+        self._sessions.restore(of_part.pop(sessions.PART, []))
+        self.leases.restore(of_part.pop(leases.PART, []))
+        self._members.restore(of_part.pop(members.PART, []))
+        if applied_index:
+            self._state_hash.restore(next(iter(of_part.pop(state_hash.PART, [])), None))
+        assert not of_part, f"state items of unknown parts: {', '.join(sorted(of_part))}"
         self.applied_index = self._flushed_index = applied_index
         self.applied_term = applied_term
 
@@ -312,7 +397,7 @@ class StateMachine:
         return execute_txn(self._store, self.leases, request)
 
     def _list_members(self, _request: MemberListRequest) -> bytes:
-        return self._member_list
+        return self._members.list_body
 
 
 def _decode_batch(data: bytes) -> Batch | None:

@@ -83,6 +83,11 @@ class Sessions:
             return answer
         return sequence > known.floor
 
+    def remembers(self, session: int, sequence: int) -> bool:
+        """Whether this batch would not be applied if it came now: it was before, or may have been."""
+        known = self._sessions.get(session)
+        return known is not None and (sequence <= known.floor or sequence in known.answers)
+
     def remember(self, answer: BatchAnswer) -> None:
         """Keep the answer of a batch that was just admitted and applied."""
         session = self._sessions[answer.session]

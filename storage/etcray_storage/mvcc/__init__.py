@@ -45,13 +45,18 @@ that superseded them, makes this cost what is dropped, not what is kept. A read 
 difference between dropped and not yet dropped, so members need not be in step. On disk, `rewrite` copies
 what is left into a new file when that is worth it.
 
+Is it still right?
+------------------
+`kv_hash` gives one number for a revision, equal on all members that hold the same history, whatever each
+has flushed or dropped. `verification` reads everything from the disk again, bit by bit, in the background.
+
 What it leaves out
 ------------------
 - etcd keeps a key's lives as separate "generations". Here a tombstone is one bit in the history, and
   a read asks only for the newest entry at or below its revision.
 - Watchers: `Store.changes` says what an entry changed, with the pairs before and after, and
-  `Tables.events` reads older changes as rows; who is told of them is not known here.
+  `Tables.events` reads older changes as rows, `Tables.feed` all of them as Arrow; who is told of them is
+  not known here.
 - Leases: a pair carries the id of its lease, and the index finds the pairs by it; which leases there
   are, and when they end, is not known here.
-- Hashes of the store (HashKV): they are about rows, so they belong to the tables.
 """

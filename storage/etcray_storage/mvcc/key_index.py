@@ -11,7 +11,7 @@ reads of the present never step over deleted keys, and counting them is two bina
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -224,6 +224,22 @@ class KeyIndex:
         self._dead.update(key for key, record in self._records.items() if not record.key_value)
         missing = sum(record.key_value == b"?" for record in self._records.values())
         assert missing == 0, f"{missing} keys have no pair"
+
+    def agrees(self, row: RevisionRow, compact_revision: int) -> bool:
+        """Whether a row of the tables, which lag behind this index, is what the index knows."""
+        record = self._records.get(row.key)
+        if record is not None and record.mod_revision == row.main:
+            if row.tombstone:
+                return not record.key_value
+            pair = wire.key_value(row.key, row.create_revision, row.main, row.version, row.value, row.lease)
+            return pair == record.key_value
+        if row.main <= compact_revision:
+            return True  # it may be forgotten here and still be there
+        if record is None or record.history is None:
+            return False
+        entry = row.main << 1 | row.tombstone
+        position = bisect_left(record.history, entry)
+        return position < len(record.history) and record.history[position] == entry
 
     def _attach(self, key: bytes, lease: int) -> None:
         self._attached.setdefault(lease, set()).add(key)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
-from etcray_storage.types import Index, Term
+from etcray_storage.types import Index, Membership, Term
 
 
 class RevisionRow(NamedTuple):
@@ -47,7 +47,7 @@ class Change(NamedTuple):
 
 
 class StateItem(NamedTuple):
-    """One item of the small state: a session, an alarm. The newest row of a (part, key) wins."""
+    """One item of the small state: a session, an alarm, a member. The newest row of a (part, key) wins."""
 
     part: str
     key: bytes
@@ -67,6 +67,8 @@ class Flush(NamedTuple):
     rows: list[RevisionRow]
     """In order of (main, sub)."""
     items: list[StateItem]
+    membership: Membership
+    """As of `applied_index`."""
 
 
 class Point(NamedTuple):

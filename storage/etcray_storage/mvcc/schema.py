@@ -27,7 +27,9 @@ from etcray_storage.errors import DataDirectoryError, StorageCorruptError
 from etcray_storage.mvcc.rows import RevisionRow, StateItem
 from etcray_storage.types import Index, Membership, Term
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
+"""2: `items` may hold members and the state hash, and `meta` has the membership as of its applied index.
+Files of version 1 are read as they are."""
 
 CREATE_TABLES: Final = (
     """CREATE TABLE revisions (
@@ -56,10 +58,13 @@ READ_POINTS: Final = f"SELECT {REVISION_COLUMNS} FROM revisions WHERE main IN (S
 EVENTS: Final = f"SELECT {REVISION_COLUMNS} FROM revisions WHERE main BETWEEN ? AND ?"
 """In order, because it is a plain scan; narrowed to keys by `events_of`."""
 
+VERIFY: Final = f"SELECT {REVISION_COLUMNS} FROM revisions WHERE main >= ?"
+"""In order, as `EVENTS`."""
+
 SMALL_INSERT_ROWS: Final = 128
 """Up to here DuckDB's appender is cheaper than Arrow, whose fixed cost is 1 to 2 ms."""
 
-_REVISIONS_ARROW: Final = pa.schema(
+REVISIONS_ARROW: Final = pa.schema(
     [
         ("main", pa.int64()),
         ("sub", pa.int32()),
@@ -92,17 +97,19 @@ _encode_membership = msgspec.msgpack.Encoder().encode
 _decode_membership = msgspec.msgpack.Decoder(Membership).decode
 
 
-def needed_revisions(compact_revision: int) -> str:
-    """Select the rows that a compaction at this revision leaves, in order.
+def needed_revisions(compact_revision: int, through: int | None = None) -> str:
+    """Select the rows that a compaction at this revision leaves, in order; those of revisions up to
+    `through` only, which is not below the compact revision.
 
     Below it each key keeps its newest row, because a read at the compact revision still finds it. A
     deleted key keeps nothing, except when its tombstone *is* the compact revision: a watcher may
     start there and must see the deletion (etcd lost such events, issues 18089 and 19179).
     """
+    newer = f"main > {compact_revision}" + (f" AND main <= {through}" if through is not None else "")
     if compact_revision < 0:
-        return f"SELECT {REVISION_COLUMNS} FROM revisions"
+        return f"SELECT {REVISION_COLUMNS} FROM revisions WHERE {newer}"
     return f"""SELECT {REVISION_COLUMNS} FROM revisions
-        WHERE main > {compact_revision} OR (
+        WHERE {newer} OR (
             rowid IN (SELECT max(rowid) FROM revisions WHERE main <= {compact_revision} GROUP BY key)
             AND (NOT tombstone OR main = {compact_revision}))
         ORDER BY rowid"""
@@ -124,8 +131,8 @@ def insert_revisions(engine: Engine, rows: Sequence[RevisionRow]) -> None:
         engine.append("revisions", rows)
         return
     columns = zip(*rows, strict=True)
-    arrays = [pa.array(values, f.type) for values, f in zip(columns, _REVISIONS_ARROW, strict=True)]
-    engine.insert("revisions", pa.Table.from_arrays(arrays, schema=_REVISIONS_ARROW))
+    arrays = [pa.array(values, f.type) for values, f in zip(columns, REVISIONS_ARROW, strict=True)]
+    engine.insert("revisions", pa.Table.from_arrays(arrays, schema=REVISIONS_ARROW))
 
 
 def insert_items(engine: Engine, items: Sequence[StateItem], applied_index: Index) -> None:

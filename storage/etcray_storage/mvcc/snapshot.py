@@ -25,7 +25,8 @@ from etcray_storage.limits import MIB, SNAPSHOT_BYTES_MAX, SNAPSHOT_CHUNK_BYTES
 from etcray_storage.types import Membership, SnapshotMeta
 
 FORMAT: Final = "etcray-snapshot"
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
+"""2: `items` may hold members and the state hash. Version 1 is read as it is."""
 
 MANIFEST: Final = "manifest.json"
 REVISIONS: Final = "revisions.parquet"
@@ -108,10 +109,10 @@ def unpack(path: Path, sha256: str, directory: Path) -> Manifest:
 
 def _decode_manifest(encoded: bytes) -> Manifest:
     manifest = msgspec.json.decode(encoded, type=Manifest)
-    if (manifest.format, manifest.format_version) != (FORMAT, FORMAT_VERSION):
+    if manifest.format != FORMAT or not 1 <= manifest.format_version <= FORMAT_VERSION:
         raise StorageCorruptError(
             f"a snapshot of format {manifest.format!r} version {manifest.format_version}, "
-            f"this version reads {FORMAT!r} version {FORMAT_VERSION}"
+            f"this version reads {FORMAT!r} up to version {FORMAT_VERSION}"
         )
     return manifest
 

@@ -20,9 +20,13 @@ class TableFile:
         self._root = Engine.open(self.path)
         self.writer = self._root.cursor()
         self.reader = self._root.cursor()
+        self.readers = 0
+        """Reads under way on connections of their own; changed under the tables' read lock."""
+        self.is_retired = False
+        """Nobody begins a read any more: the last reader closes the file."""
 
     def new_cursor(self) -> Engine:
-        """Another connection, for whoever closes it. It stays usable if the file is replaced."""
+        """Another connection, for whoever closes it."""
         return self._root.cursor()
 
     @contextmanager
@@ -38,6 +42,13 @@ class TableFile:
 
     def wal_bytes(self) -> int:
         return _bytes_of(wal_path(self.path))
+
+    def retire(self, checkpoint: bool) -> None:
+        """Close it, now or when its last reader is done."""
+        if self.readers:
+            self.is_retired = True
+        else:
+            self.close(checkpoint)
 
     def close(self, checkpoint: bool = True) -> None:
         if not checkpoint:

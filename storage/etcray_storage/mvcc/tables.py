@@ -2,8 +2,9 @@
 
 Who calls what, and from which thread:
 
-- `stage` under the node's state lock; `write` from the flusher thread; `rows` and `events` from anywhere;
-  `maintain` and `export_snapshot` from a maintenance thread; `open`, `load_*` and `close` by the owner.
+- `stage` under the node's state lock; `write` from the flusher thread; `rows`, `events` and `hash_kv` from
+  anywhere; `maintain`, `export_snapshot` and a `verifier`'s steps from a maintenance thread; `open`,
+  `load_*` and `close` by the owner.
 - Locks are taken in this order: maintenance, write, read. `stage` takes none but the tiny one of the
   staged list, so the state lock never waits for the disk.
 
@@ -21,10 +22,8 @@ A row that is staged must be found at any moment. The story of the race, told on
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import closing
-from operator import attrgetter
+from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import Final
@@ -36,6 +35,7 @@ from etcray_storage.limits import FLUSH_ROWS_MAX, KIB, TABLES_WAL_BYTES
 from etcray_storage.mvcc import schema, snapshot
 from etcray_storage.mvcc.events import EventRows, in_range, take_piece
 from etcray_storage.mvcc.export import export_parquet
+from etcray_storage.mvcc.feed import FeedRows, arrow_of, base_revisions, read_feed, revisions_between
 from etcray_storage.mvcc.generations import (
     Builder,
     clean,
@@ -45,35 +45,20 @@ from etcray_storage.mvcc.generations import (
     work_directory,
 )
 from etcray_storage.mvcc.install import commit_install, prepare_install
+from etcray_storage.mvcc.kv_hash import KvHash, hash_revisions
 from etcray_storage.mvcc.rewrite import Rewrite
 from etcray_storage.mvcc.rows import Flush, Point, RevisionRow, StateItem
 from etcray_storage.mvcc.schema import Meta
 from etcray_storage.mvcc.space import Space, count_garbage_share
+from etcray_storage.mvcc.staged import Staged, rows_between
 from etcray_storage.mvcc.table_file import TableFile
+from etcray_storage.mvcc.verification import FindDifference, Verifier
 from etcray_storage.types import Index, Membership, SnapshotMeta, Term
 
 _EMPTY_BYTES: Final = 12 * KIB
 """What DuckDB needs for a file without rows."""
 EVENTS_BATCH_ROWS: Final = 256
 """Rows fetched at once: a piece may end after any of them."""
-
-_main_of = attrgetter("main")
-
-
-class _Staged:
-    """One flush on its way to the disk. The index by point is only built if somebody asks for one."""
-
-    def __init__(self, flush: Flush) -> None:
-        self.flush = flush
-        self._by_point: dict[tuple[bytes, int], RevisionRow] | None = None
-
-    def get(self, point: Point) -> RevisionRow | None:
-        rows = self.flush.rows
-        if not rows or not rows[0].main <= point.main <= rows[-1].main:
-            return None
-        if self._by_point is None:
-            self._by_point = {(row.key, row.main): row for row in rows}
-        return self._by_point.get((point.key, point.main))
 
 
 class Tables:
@@ -84,7 +69,9 @@ class Tables:
         self._file = file
         self._meta = schema.read_meta(file.writer)
         """What is on disk. Replaced as a whole after each commit, under the write lock."""
-        self._staged: tuple[_Staged, ...] = ()
+        self._complete_from = max(self._meta.compact_revision, 1)
+        """Moves before a file is swapped for one with fewer rows."""
+        self._staged: tuple[Staged, ...] = ()
         """In order of their applied index, all above `_meta`'s. Replaced as a whole, never changed,
         so that a reader may look at it without a lock."""
         self._staged_lock = Lock()
@@ -172,7 +159,7 @@ class Tables:
         return max(size - self._space.garbage_bytes(size), min(size, _EMPTY_BYTES))
 
     def bootstrap(self, membership: Membership) -> None:
-        """Store the members of a new cluster, before its first entry."""
+        """Store the founders of a cluster, before its first entry."""
         with self._write_lock:
             assert self.applied_index == 0, f"bootstrap at applied index {self.applied_index}"
             meta = self._meta._replace(membership=membership)
@@ -224,7 +211,7 @@ class Tables:
                 f"flush of revision {flush.revision} after {revision} has rows {first} to {last}"
             )
         with self._staged_lock:
-            self._staged = (*self._staged, _Staged(flush))
+            self._staged = (*self._staged, Staged(flush))
 
     def write(self) -> None:
         """Store everything staged, in one transaction, durably.
@@ -237,7 +224,7 @@ class Tables:
             if not staged:
                 return
             newest = staged[-1].flush
-            meta = Meta(*newest[:4], self.membership)
+            meta = Meta(*newest[:4], newest.membership)
             rows = [row for s in staged for row in s.flush.rows]
             engine = self._file.writer
             with engine.transaction():
@@ -306,11 +293,9 @@ class Tables:
         """
         staged = [s.flush.rows for s in self._staged if s.flush.rows]  # before the disk: as in `rows`
         on_disk = min(last, staged[0][0].main - 1) if staged else last
-        with self._read_lock:
-            if self._closed:
+        with self.reading() as engine:
+            if engine is None:
                 return None
-            engine = self._file.new_cursor()
-        with closing(engine):
             rows = self._events_of(engine, staged, key, range_end, first, on_disk, last)
             with closing(rows):
                 return take_piece(rows, last, revisions_max, bytes_max)
@@ -323,13 +308,75 @@ class Tables:
             sql, parameters = schema.events_of(key, range_end, first, on_disk)
             for batch in engine.query_batches(sql, parameters, EVENTS_BATCH_ROWS):
                 yield from map(RevisionRow._make, batch)
-        for rows in staged:
-            for position in range(bisect_left(rows, first, key=_main_of), len(rows)):
-                row = rows[position]
-                if row.main > last:
-                    return
-                if in_range(row.key, key, range_end):
-                    yield row
+        for row in rows_between(staged, first, last):
+            if in_range(row.key, key, range_end):
+                yield row
+
+    @property
+    def complete_from(self) -> int:
+        """Every row of this revision and the later ones is here. Older ones may have been dropped: by a
+        rewrite, or before this process opened the tables. To be read after the rows in question."""
+        return self._complete_from
+
+    def feed(self, after: int, last: int, bytes_max: int) -> FeedRows | None:
+        """All rows above revision `after`, a piece from the start of them, as Arrow: from the disk, or
+        from what is staged, never from both. `last` is staged or written. Rows below `complete_from`
+        may be missing; None means, as with `events`, that the tables are closed."""
+        assert after < last, f"nothing follows {after} up to {last}"
+        staged = [s.flush.rows for s in self._staged if s.flush.rows]  # before the disk: as in `rows`
+        on_disk = min(last, staged[0][0].main - 1) if staged else last
+        if after >= on_disk:
+            newest = rows_between(staged, after + 1, last)
+            return arrow_of(take_piece(newest, last, last - after, bytes_max))
+        return self._feed_from_disk(revisions_between(after + 1, on_disk), on_disk, bytes_max)
+
+    def feed_base(self, after: int, compact_revision: int, bytes_max: int) -> FeedRows | None:
+        """Those rows above `after` that a compaction at `compact_revision` leaves of the revisions up to
+        it, a piece as in `feed`. They are exact, whether the tables have been rewritten or not, as long
+        as `complete_from` is not above `compact_revision`. None also if they are not written yet."""
+        if self.revision < compact_revision:
+            return None
+        sql = base_revisions(after + 1, compact_revision)
+        return self._feed_from_disk(sql, compact_revision, bytes_max)
+
+    def _feed_from_disk(self, sql: str, last: int, bytes_max: int) -> FeedRows | None:
+        with self._read_lock:
+            if self._closed:
+                return None
+            engine = self._file.new_cursor()
+        with closing(engine):
+            return read_feed(engine, sql, last, bytes_max)
+
+    def hash_kv(self, revision: int = 0) -> KvHash | None:
+        """Hash what is written, up to a revision; 0 is the newest that is written. Takes about 2 s for a
+        million rows, during which everything else goes on; at most one at a time, please.
+
+        Raises COMPACTED or FUTURE_REV. None if the tables are closed."""
+        with self.reading() as engine:
+            return None if engine is None else hash_revisions(engine, revision)
+
+    @contextmanager
+    def reading(self) -> Iterator[Engine | None]:
+        """A connection for a read that holds no lock, however long it takes, and that goes on through
+        a rewrite; None if the tables are closed.
+
+        DuckDB closes every connection of an instance with the first one, so a file that was replaced
+        stays open until the last of its readers is done."""
+        with self._read_lock:
+            file = self._file
+            engine = None if self._closed else file.new_cursor()
+            file.readers += engine is not None
+        if engine is None:
+            yield None
+            return
+        try:
+            yield engine
+        finally:
+            engine.close()
+            with self._read_lock:
+                file.readers -= 1
+                if file.is_retired and not file.readers:
+                    file.close(checkpoint=False)
 
     # --- maintenance ----------------------------------------------------------------------------
 
@@ -381,8 +428,9 @@ class Tables:
             raise StorageFatalError(f"rewritten tables cannot be taken into use: {e}") from e
         space.counted(self.compact_revision, 0.0)
         with self._read_lock:
+            self._complete_from = max(self.compact_revision, 1)
             old, self._file, self._space = self._file, file, space
-            old.close(checkpoint=False)
+            old.retire(checkpoint=False)
 
     def export_snapshot(self, directory: Path) -> snapshot.SnapshotFile:
         """Write what is on disk at this moment into one file in `directory`, while writes go on.
@@ -402,8 +450,26 @@ class Tables:
         meta = SnapshotMeta(Index(manifest.index), Term(manifest.term), manifest.membership)
         return snapshot.SnapshotFile(path, size, sha256, meta)
 
+    @property
+    def name(self) -> str:
+        """The file in use, for messages."""
+        return str(self._file.path)
+
+    def verifier(self, find_difference: FindDifference) -> Verifier:
+        """The background check of these tables. Its steps belong to the maintenance thread."""
+        return Verifier(self, find_difference)
+
+    def drop_cache(self) -> bool:
+        """Have everything read from the disk again; False, and nothing happens, while somebody reads."""
+        with self._maintenance_lock, self._write_lock, self._read_lock:
+            if self._closed or self._file.readers:
+                return False
+            self._file.writer.drop_cache()
+            return True
+
     def close(self) -> None:
         """Close the files. What is staged and not written is forgotten: the log still has it."""
         with self._maintenance_lock, self._write_lock, self._read_lock:
-            self._closed = True
-            self._file.close()
+            if not self._closed:
+                self._closed = True
+                self._file.retire(checkpoint=True)
