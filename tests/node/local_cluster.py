@@ -2,38 +2,64 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
+
 from etcray.node.api import Outcome, ProposeReply, ReadReply, ReadRequest, encode
 from etcray.node.member import Member
 from etcray.node.peers import PeerUnreachableError
-from etcray.spec import ClusterSpec, MemberSpec, Timing, derive_cluster_id, derive_member_id
-from etcray_storage.commands import Batch, CommandKind, ReadKind, encode_batch
+from etcray.spec import (
+    ClusterSpec,
+    Founder,
+    MemberSpec,
+    Timing,
+    derive_cluster_id,
+    derive_member_id,
+    peer_url,
+)
+from etcray_storage.commands import (
+    Batch,
+    CommandKind,
+    MemberAdd,
+    MemberPromote,
+    MemberPublish,
+    MemberRemove,
+    ReadKind,
+    encode_batch,
+    encode_member_command,
+)
+from etcray_storage.errors import LEARNER_NOT_READY
 from etcray_storage.proto.rpc_pb2 import PutRequest, RangeRequest, RangeResponse
 from etcray_storage.types import MemberId
 
+MemberCommand = MemberAdd | MemberPromote | MemberPublish | MemberRemove
+
 WAIT_SECONDS = 30.0
+CHANGES = 0xC0
+"""The session in which members are added and removed."""
 
 
 def make_spec(directory: Path, nodes: int, timing: Timing) -> ClusterSpec:
     names = [f"m{number}" for number in range(1, nodes + 1)]
+    members = tuple(member_spec(directory, name) for name in names)
     return ClusterSpec(
         name="test",
         token="token",
         cluster_id=derive_cluster_id("test", "token"),
-        members=tuple(
-            MemberSpec(
-                id=derive_member_id("test", "token", name), name=name, data_directory=str(directory / name)
-            )
-            for name in names
-        ),
+        members=members,
+        founders=tuple(Founder(id=member.id, name=member.name) for member in members),
         gateways=(),
         timing=timing,
     )
+
+
+def member_spec(directory: Path, name: str, *, joining: bool = False) -> MemberSpec:
+    member_id = derive_member_id("test", "token", name)
+    return MemberSpec(id=member_id, name=name, data_directory=str(directory / name), joining=joining)
 
 
 class Switchboard:
@@ -76,11 +102,16 @@ class Line:
 class LocalCluster:
     """A cluster in one process. `stop` closes a member cleanly; `start` opens it on its directory."""
 
-    def __init__(self, directory: Path, nodes: int = 3, timing: Timing | None = None) -> None:
-        self.spec = make_spec(directory, nodes, timing or Timing(heartbeat_ms=30, election_ms=200))
+    def __init__(
+        self, directory: Path, nodes: int = 3, timing: Timing | None = None, spec: ClusterSpec | None = None
+    ) -> None:
+        """`spec`: of a cluster that is there already."""
+        self.directory = directory
+        self.spec = spec or make_spec(directory, nodes, timing or Timing(heartbeat_ms=30, election_ms=200))
         self.board = Switchboard()
-        self._sequence = 0
-        self._lock = threading.Lock()
+        self.room: dict[MemberId, int] = {}
+        """How many bytes a member may still write; as many as it likes if it is not in here."""
+        self._changes = 0
         for member in self.spec.members:
             self.start(member.id)
 
@@ -93,16 +124,15 @@ class LocalCluster:
 
     def start(self, member_id: MemberId) -> None:
         name = next(member.name for member in self.spec.members if member.id == member_id)
-        member = Member(self.spec, name)
+        member = Member(self.spec, name, measure_room=lambda _: self.room.get(member_id, 1 << 40))
         member.open()
         self.board.members[member_id] = member
-        member.connect(
-            {
-                peer.id: Line(self.board, member_id, peer.id)
-                for peer in self.spec.members
-                if peer.id != member_id
-            }
-        )
+        self.introduce()
+
+    def introduce(self) -> None:
+        """What the supervisor does whenever a member was started: all learn how to call all."""
+        for member_id, member in self.board.members.items():
+            member.connect({peer.id: Line(self.board, member_id, peer.id) for peer in self.spec.members})
 
     def stop(self, member_id: MemberId) -> None:
         self.board.members.pop(member_id).close()
@@ -130,6 +160,67 @@ class LocalCluster:
 
     def _is_isolated(self, member: MemberId) -> bool:
         return all((member, peer.id) in self.board.cut for peer in self.spec.members)
+
+    # --- a supervisor's part ------------------------------------------------------------------
+
+    def add(self, name: str, *, learner: bool = True, start: bool = True) -> MemberId:
+        """Add a member, and start it on an empty directory."""
+        member = member_spec(self.directory, name, joining=True)
+        assert self.add_error(name, learner=learner) == 0
+        self.spec = msgspec.structs.replace(self.spec, members=(*self.spec.members, member), formed=True)
+        if start:
+            self.start(member.id)
+            self.publish(member.id)
+        return member.id
+
+    def add_error(self, name: str, *, learner: bool) -> int:
+        """Ask for a member to be added: the number of the error, or 0. Nothing is started."""
+        add = MemberAdd(member_spec(self.directory, name).id, "", (peer_url("test", name),), learner)
+        return self.change(CommandKind.MEMBER_ADD, add)
+
+    def publish(self, member_id: MemberId) -> None:
+        name = next(member.name for member in self.spec.members if member.id == member_id)
+        assert self.change(CommandKind.MEMBER_PUBLISH, MemberPublish(member_id, name, ())) == 0
+
+    def promote(self, member_id: MemberId) -> None:
+        """Promote as soon as the leader finds that the learner is ready."""
+
+        def attempt() -> bool | None:
+            error = self.change(CommandKind.MEMBER_PROMOTE, MemberPromote(member_id))
+            assert error in (0, LEARNER_NOT_READY.number), f"error {error}"
+            return error == 0 or None
+
+        wait_for(attempt, "a learner that is ready")
+
+    def remove(self, member_id: MemberId) -> int:
+        return self.change(CommandKind.MEMBER_REMOVE, MemberRemove(member_id))
+
+    def grow(self, name: str) -> MemberId:
+        """Add a voter in the safe order: as a learner first."""
+        member_id = self.add(name)
+        self.promote(member_id)
+        return member_id
+
+    def wait_until_removed(self, member_id: MemberId) -> None:
+        """Wait until the member itself knows it, and another one leads. Whoever stops it earlier may stop
+        the cluster: of two members, the other one may know the removal's entry, and not yet that it is
+        committed, and would then need the vote of the one that is gone."""
+        member = self.board.members[member_id]
+        wait_for(lambda: member.status().removed or None, "word of its own removal")
+        wait_for(lambda: self.leader() is not member or None, "another leader")
+
+    def change_batch(self, kind: CommandKind, command: MemberCommand) -> Batch:
+        if self._changes == 0:
+            self.open_session(CHANGES)
+        self._changes += 1
+        request = encode_member_command(command)
+        return Batch(CHANGES, self._changes, self._changes - 1, bytes([kind]), [request])
+
+    def change(self, kind: CommandKind, command: MemberCommand) -> int:
+        """Propose a change of members until it is answered; the number of the error, or 0."""
+        answer = self.propose(self.change_batch(kind, command)).answer
+        assert answer is not None
+        return answer.errors[0]
 
     # --- a gateway's part ---------------------------------------------------------------------
 

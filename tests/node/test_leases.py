@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from etcray.node.api import KeepAliveReply, KeepAliveRequest, Outcome, ReadReply, ReadRequest, encode
-from etcray.node.member import Member, OpenMember
+from etcray.node.member import Member
+from etcray.node.opened import OpenMember
 from etcray.raft.errors import NotLeaderError
 from etcray.spec import Timing
 from etcray_storage.commands import Batch, CommandKind, ReadKind
@@ -200,7 +201,7 @@ def test_an_isolated_leader_does_not_end_a_lease_that_is_renewed_at_the_new_one(
         old = cluster.leader()
         before = old.status()
         cluster.isolate(old.spec.id)
-        opened(old).leases._clock = lambda: time.monotonic() + 1_000
+        opened(old).replica.leases._clock = lambda: time.monotonic() + 1_000
         wait_for(
             lambda: old.status().last_index > before.last_index or None, "the end in the old leader's log"
         )

@@ -143,7 +143,7 @@ def test_a_lost_reply_is_made_up_for(tmp_path: Path) -> None:
 def test_a_member_that_lags_behind_the_log_is_brought_back_by_a_snapshot(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_first: bool
 ) -> None:
-    monkeypatch.setattr("etcray.node.member.LOG_CATCH_UP_ENTRIES", 5)
+    monkeypatch.setattr("etcray.node.opened.LOG_CATCH_UP_ENTRIES", 5)
     monkeypatch.setattr("etcray.node.snapshots.SNAPSHOT_CHUNK_BYTES", 1000)
     with LocalCluster(tmp_path) as cluster:
         cluster.open_session(SESSION)

@@ -9,6 +9,8 @@ import pytest
 
 from etcray.spec import Timing
 from etcray_storage.errors import StorageCorruptError
+from etcray_storage.log import Log, Record
+from etcray_storage.types import NOBODY, Entry, EntryKind, HardState, Index
 from tests.node.local_cluster import LocalCluster
 
 SESSION = 5
@@ -41,6 +43,42 @@ def test_tables_that_are_behind_the_log_are_brought_up_to_it(tmp_path: Path) -> 
         assert cluster.get(b"key") == b"value"
 
 
+@pytest.mark.parametrize("further", [0, 50])
+@pytest.mark.parametrize("knows_the_term", [True, False])
+def test_tables_with_an_entry_that_the_log_does_not_have_begin_it_anew(
+    tmp_path: Path, further: int, knows_the_term: bool
+) -> None:
+    """What a crash leaves that hits an install between the tables and the log. The log may be longer, by
+    entries of an older term that were never committed; and the new leader's term may not be in it."""
+    cluster = stopped_member(tmp_path)
+    member = cluster.spec.members[0]
+    directory = Path(member.data_directory, "log")
+    shutil.copytree(directory, tmp_path / "old")
+    cluster.start(member.id)
+    cluster.put(SESSION, 2, b"key", b"newer")
+    cluster.stop(member.id)
+    newer = Log.open(directory)
+    term = newer.hard_state.term
+    newer.close()
+    shutil.rmtree(directory)
+    shutil.copytree(tmp_path / "old", directory)
+    log = Log.open(directory)
+    known = log.hard_state
+    assert known.term < term
+    indexes = range(log.last_index + 1, log.last_index + 1 + further)
+    never_committed = tuple(Entry(Index(i), known.term, EntryKind.COMMANDS, b"") for i in indexes)
+    stored = HardState(term, NOBODY, known.commit) if knows_the_term else known
+    log.append(Record(stored, never_committed))
+    log.close()
+    with cluster:
+        cluster.start(member.id)
+        assert cluster.get(b"key") == b"newer"
+        cluster.put(SESSION, 3, b"key", b"newest")
+        cluster.stop(member.id)
+        cluster.start(member.id)
+        assert cluster.get(b"key") == b"newest"
+
+
 def test_a_lost_log_is_noticed(tmp_path: Path) -> None:
     cluster = stopped_member(tmp_path)
     member = cluster.spec.members[0]
@@ -52,7 +90,7 @@ def test_a_lost_log_is_noticed(tmp_path: Path) -> None:
 def test_tables_older_than_the_log_begins_are_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("etcray.node.member.LOG_CATCH_UP_ENTRIES", 0)
+    monkeypatch.setattr("etcray.node.opened.LOG_CATCH_UP_ENTRIES", 0)
     cluster = LocalCluster(tmp_path, nodes=1, timing=Timing(heartbeat_ms=30, election_ms=100))
     cluster.open_session(SESSION)
     member = cluster.spec.members[0]

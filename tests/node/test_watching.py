@@ -194,7 +194,7 @@ def test_cut_off_member_sends_watchers_elsewhere(cluster: LocalCluster) -> None:
 
 
 def test_installed_snapshot_and_restart_leave_no_gap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("etcray.node.member.LOG_CATCH_UP_ENTRIES", 5)
+    monkeypatch.setattr("etcray.node.opened.LOG_CATCH_UP_ENTRIES", 5)
     with LocalCluster(tmp_path) as cluster:
         cluster.open_session(SESSION)
         lagging = next(m for m in cluster.board.members if m != cluster.leader().spec.id)

@@ -154,3 +154,27 @@ def test_compaction_in_the_middle_of_a_read_is_noticed(tmp_path: Path) -> None:
     assert found is not None
     assert (found.compact_revision, found.columns.revisions) == (15, [])
     past.tables.close()
+
+
+def test_compaction_right_before_the_rows_are_read_is_noticed(tmp_path: Path) -> None:
+    past = Past(tmp_path)
+    rng = random.Random(1)
+    for _ in range(20):
+        past.write(rng)
+    past.flush()
+    read_events = past.tables.events
+
+    def events_after_compaction(*arguments, **options):  # type: ignore[no-untyped-def]
+        with past.state:
+            past.store.compact(15)
+            past.machine.applied_index += 1  # type: ignore[assignment]
+        past.flush()
+        past.tables.maintain(force=True)
+        past.tables.events = read_events  # type: ignore[method-assign]
+        return read_events(*arguments, **options)
+
+    past.tables.events = events_after_compaction  # type: ignore[method-assign]
+    found = past.read(b"\0", b"\0", 10, 20, 100)
+    assert found is not None
+    assert (found.compact_revision, found.columns.revisions) == (15, [])
+    past.tables.close()

@@ -76,7 +76,8 @@ class MemberActor:
         return self.status()
 
     def set_peers(self, handles: dict[int, Any]) -> None:
-        """The actors of all members; called again whenever one of them was created anew."""
+        """The actors of other members; called again whenever one of them was created, or created anew.
+        Members that are not known yet, and ones that were removed, may be among them."""
         self._member.connect({member: RayPeerChannel(handle) for member, handle in handles.items()})
 
     def member_died(self, member: int) -> None:
@@ -104,11 +105,24 @@ class MemberActor:
     def history(self, request: bytes) -> bytes:
         return api.encode(self._member.history(request))
 
+    def transfer_leadership(self, request: bytes) -> bytes:
+        return api.encode(self._member.transfer_leadership(request))
+
+    def hash_kv(self, request: bytes) -> bytes:
+        return api.encode(self._member.hash_kv(request))
+
+    def defragment(self, _request: bytes = b"") -> bytes:
+        return api.encode(self._member.defragment())
+
+    def history_rows(self, request: bytes) -> bytes:
+        return api.encode(self._member.history_rows(request))
+
     def status(self) -> bytes:
         return api.encode(self._member.status())
 
     def stop(self) -> None:
-        """Write what is applied and close every file. The process is of no use afterwards."""
+        """Hand over the leadership, write what is applied and close every file. The process is of no use
+        afterwards."""
         self._member.close()
 
     def process_id(self) -> int:

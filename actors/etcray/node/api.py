@@ -11,7 +11,8 @@ from enum import IntEnum
 import msgspec
 
 from etcray_storage.commands import BatchAnswer
-from etcray_storage.types import Index, MemberId, Membership, Term
+from etcray_storage.machine.members import Member as ClusterMember
+from etcray_storage.types import NOBODY, Index, MemberId, Membership, Term
 
 
 class Outcome(IntEnum):
@@ -144,6 +145,102 @@ class HistoryReply(msgspec.Struct, frozen=True, array_like=True, gc=False):
     previous: list[bytes]
 
 
+class TransferRequest(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Asks the leader to hand its leadership to another voter."""
+
+    target: MemberId
+
+
+class TransferReply(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Given once another member leads, or the attempt is over."""
+
+    outcome: Outcome
+    leader: MemberId
+    term: Term
+    member: MemberId
+    error: int
+    """0, or the number of an `EtcdError`."""
+
+
+class HashKVRequest(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Asks one member for the hash of all keys and their history."""
+
+    revision: int
+    """Up to this one; 0 is the newest that the member has applied."""
+
+
+class HashKVReply(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Any member answers, for itself. NOT_LEADER stands for one that cannot serve now, BUSY for one that
+    is computing another one."""
+
+    outcome: Outcome
+    member: MemberId
+    term: Term
+    revision: int
+    """The member's newest."""
+    compact_revision: int
+    hash: int
+    """Comparable between members if `hash_revision` and `compact_revision` are equal."""
+    hash_revision: int
+    error: int
+    """0, or the number of an `EtcdError`."""
+
+
+class DefragmentReply(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The member has given the space back that compaction left, or cannot do it now: because it is at it
+    already, or because its disk has no room to do it (BUSY). Nothing has changed then."""
+
+    outcome: Outcome
+    member: MemberId
+    term: Term
+    revision: int
+
+
+class PeerView(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What a leader knows of another member."""
+
+    member: MemberId
+    match_index: Index
+    heard_seconds_ago: float
+    is_learner: bool
+
+
+class HistoryRowsRequest(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Whoever keeps a copy of all revisions asks for those behind its own; any member answers."""
+
+    after_revision: int
+    bytes_max: int
+    wait_seconds: float
+    """Answer empty after this long without a new revision."""
+    base_revision: int = 0
+    """Above 0: not all rows, but those that a compaction at this revision leaves of the revisions up to
+    it. It is the member's compact revision, as it said before."""
+
+
+class HistoryRowsReply(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Whole revisions, in order; ends early at the limit."""
+
+    outcome: Outcome
+    """NOT_LEADER stands for a member that cannot serve now: it knows no leader, or lags behind."""
+    member: MemberId
+    term: Term
+    leader: MemberId
+    """Whom this member believes to lead; 0 if it knows nobody."""
+    revision: int
+    """What the member has applied: how far the copy is behind."""
+    through_revision: int
+    """The copy's new position."""
+    compact_revision: int
+    """-1: never compacted."""
+    complete_from: int
+    """The member has everything from this revision on. If it is above `after_revision` + 1, then rows in
+    between may be missing, and the copy has to begin with the base of the compact revision. If it is
+    above a base's revision, that base is not to be had any more."""
+    rows: bytes
+    """An Arrow record batch without its schema, which is `mvcc.schema.REVISIONS_ARROW`; empty if there
+    are no rows."""
+
+
 class MemberStatus(msgspec.Struct, frozen=True, kw_only=True):
     """A copy of a member's state for people, for Maintenance.Status and for finding the leader."""
 
@@ -159,6 +256,7 @@ class MemberStatus(msgspec.Struct, frozen=True, kw_only=True):
     revision: int
     compact_revision: int
     membership: Membership
+    """As applied by this member, as are `members`, `removed_ids` and `alarms`."""
     incarnation: int
     process_id: int
     ray_node: str
@@ -169,6 +267,25 @@ class MemberStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The same without what compaction can give back."""
     ready: bool
     """False until the member has applied everything it knew to be committed when it started."""
+    members: tuple[ClusterMember, ...] = ()
+    removed_ids: tuple[MemberId, ...] = ()
+    alarms: tuple[tuple[MemberId, int], ...] = ()
+    """Member and etcd's AlarmType."""
+    is_learner: bool = False
+    removed: bool = False
+    """This member was removed from the cluster; it takes no part any more, and is not needed any more
+    once another one leads."""
+    corrupt: bool = False
+    """A CORRUPT alarm names this member: its state is not what the log says."""
+    state_hash: int = 0
+    """After `applied_index`; 0 if it is not known."""
+    transfer_target: MemberId = NOBODY
+    """To whom this leader is handing over."""
+    peers: tuple[PeerView, ...] = ()
+    """Only a leader's."""
+    free_bytes: int = 0
+    """Of the disk that the member's directory is on."""
+    low_on_space: bool = False
 
 
 encode = msgspec.msgpack.Encoder().encode
@@ -181,4 +298,11 @@ decode_watch_poll = msgspec.msgpack.Decoder(WatchPoll).decode
 decode_watch_events = msgspec.msgpack.Decoder(WatchEvents).decode
 decode_history_request = msgspec.msgpack.Decoder(HistoryRequest).decode
 decode_history_reply = msgspec.msgpack.Decoder(HistoryReply).decode
+decode_transfer_request = msgspec.msgpack.Decoder(TransferRequest).decode
+decode_transfer_reply = msgspec.msgpack.Decoder(TransferReply).decode
+decode_hash_kv_request = msgspec.msgpack.Decoder(HashKVRequest).decode
+decode_hash_kv_reply = msgspec.msgpack.Decoder(HashKVReply).decode
+decode_defragment_reply = msgspec.msgpack.Decoder(DefragmentReply).decode
+decode_history_rows_request = msgspec.msgpack.Decoder(HistoryRowsRequest).decode
+decode_history_rows_reply = msgspec.msgpack.Decoder(HistoryRowsReply).decode
 decode_status = msgspec.msgpack.Decoder(MemberStatus).decode

@@ -15,41 +15,17 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Generic, TypeVar
 
 from etcray.node.event_ring import EventRing
+from etcray.node.waiters import Waiter
 from etcray_storage.commands import Answer, BatchAnswer, ReadKind
 from etcray_storage.errors import EtcdError
 from etcray_storage.machine.machine import StateMachine
 from etcray_storage.mvcc.rows import Point, RevisionRow, RowsNeededError, ValueReader
-from etcray_storage.types import Entry, Index
+from etcray_storage.types import Entry, EntryKind, Index, Membership
 
 BatchId = tuple[int, int]
 """(session, sequence)"""
-
-T = TypeVar("T")
-
-
-class Waiter(Generic[T]):
-    """One thread's wait for one value. A bare lock: half the cost of a threading.Event."""
-
-    __slots__ = ("_lock", "value")
-
-    def __init__(self) -> None:
-        self.value: T | None = None
-        """None after the wait: given up (leadership lost, member stopping)."""
-        self._lock = threading.Lock()
-        self._lock.acquire()
-
-    def resolve(self, value: T | None) -> None:
-        """At most once: whoever resolves a waiter has first taken it out of its table."""
-        self.value = value
-        self._lock.release()
-
-    def wait(self, timeout_seconds: float) -> T | None:
-        """The value, or None after the time-out."""
-        self._lock.acquire(timeout=timeout_seconds)
-        return self.value
 
 
 class LoadedRows:
@@ -80,11 +56,17 @@ class Applier:
         self,
         machine: StateMachine,
         on_applied: Callable[[Entry, StateMachine], None],
+        on_membership: Callable[[Index, Membership], None],
         on_failure: Callable[[BaseException], None],
     ) -> None:
         self.machine = machine
+        self.settled_index = machine.applied_index
+        """Up to here entries are applied, and their changes of members reported: the log may forget them."""
         self._on_applied = on_applied
         """Called after each entry, under `state`, before anybody learns of its answers."""
+        self._on_membership = on_membership
+        """Called after each entry of kind MEMBERSHIP, without any lock, before anybody learns of its
+        answers; see the story in `driver`."""
         self.events = EventRing(machine.revision, machine.compact_revision)
         """What watching gateways wait at; fed under `state`, so that it never lags behind the machine."""
         self._on_failure = on_failure
@@ -167,6 +149,7 @@ class Applier:
         before can be missing in it: the snapshot is newer than everything committed here."""
         assert machine.applied_index > self.machine.applied_index, "a snapshot that is not newer"
         self.machine = machine
+        self.settled_index = machine.applied_index
         self.events.reset(machine.revision, machine.compact_revision)
         with self._wakeup:
             self._queue.clear()
@@ -183,6 +166,17 @@ class Applier:
             self._thread.join()
         self.give_up_all()
 
+    def apply_queued(self) -> bool:
+        """Apply the next piece that was handed over, on the calling thread, which must be the only one
+        that does. False if there was none."""
+        with self._wakeup:
+            if not self._queue:
+                return False
+            entries = self._queue.popleft()
+        for entry in entries:
+            self._apply(entry)
+        return True
+
     def _run(self) -> None:
         try:
             while True:
@@ -191,9 +185,7 @@ class Applier:
                         self._wakeup.wait()
                     if self._closed:
                         return
-                    entries = self._queue.popleft()
-                for entry in entries:
-                    self._apply(entry)
+                self.apply_queued()
         except BaseException as e:
             self._on_failure(e)
             raise
@@ -206,6 +198,7 @@ class Applier:
             answers = machine.apply(entry)
             self.events.append(machine.changes, machine.revision, machine.compact_revision)
             self._on_applied(entry, machine)
+            membership = machine.membership
         resolved: list[tuple[Waiter[BatchAnswer], BatchAnswer]] = []
         applied: list[Waiter[bool]] = []
         with self._wakeup:
@@ -214,6 +207,11 @@ class Applier:
                     resolved.append((waiter, answer))
             while self._applied_waiters and self._applied_waiters[0][0] <= entry.index:
                 applied.append(heapq.heappop(self._applied_waiters)[2])
+        if entry.kind is EntryKind.MEMBERSHIP:
+            # The waiters are out of the table by now: a leader that removes itself gives up its
+            # leadership in here, and whoever asked for that shall get the answer all the same.
+            self._on_membership(entry.index, membership)
+        self.settled_index = max(self.settled_index, entry.index)
         for waiter, answer in resolved:
             waiter.resolve(answer)
         for read in applied:

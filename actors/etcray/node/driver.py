@@ -9,12 +9,29 @@ that blocks happens under the mutex.
     a Ray call of a peer                     step(message)
     a sender thread, with a return value     step(message), leader_suspected(peer)
     the log writer, after a sync             stable_to(index, term)
-    a Ray call of a gateway                  propose(data), read_index()
+    the applier, after a change of members   membership_applied(index, membership)
+    a Ray call of a gateway                  propose(data), read_index(), transfer_leadership(member)
     the timer thread                         tick(now)
 
 Durability before promises: a vote or an ack (`Ready.messages_after_sync`) leaves in the log writer's
 callback for the record that covers it, never earlier. The writer calls back in the order of
 submission, so a record's callback also means that every earlier record is durable.
+
+The applier's report, as a story, because two locks meet here. A change of members takes effect when its
+entry is applied, and the applier holds the state's lock while it applies:
+
+1. The applier applies the entry under the state's lock, and lets go of it.
+2. It reports the resulting membership here, under the mutex. Between 1 and 2 the core still works with
+   the members of before, which is what it would do if the entry were applied a moment later.
+3. A snapshot may be installed between 1 and 2, and brings the membership of a later index. The report is
+   then old, and is passed over by its index.
+4. Only now are the callers answered who wait for the entry: the next change that they ask for finds this
+   one done.
+
+So neither lock is ever taken while the other is held.
+
+Nothing in here needs a thread: `begin` and `tick` are enough to run a core under a clock of one's own;
+`start_timer` adds the thread that calls `tick` in time.
 """
 
 from __future__ import annotations
@@ -22,20 +39,41 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, Protocol
 
-from etcray.node.applier import Applier, Waiter
+from etcray.node.applier import Applier
 from etcray.node.peers import Peers
+from etcray.node.waiters import Waiter
 from etcray.raft.errors import NotLeaderError
 from etcray.raft.messages import Message
 from etcray.raft.raft import Raft
 from etcray.raft.ready import Ready, Role, SnapshotWanted, SoftState, Status
 from etcray.raft.ready import Record as RaftRecord
-from etcray_storage.log import LogWriter, Record
-from etcray_storage.types import NOBODY, HardState, Index, MemberId, SnapshotMeta, Term
+from etcray_storage.log import Record
+from etcray_storage.types import (
+    NOBODY,
+    EntryKind,
+    HardState,
+    Index,
+    MemberId,
+    Membership,
+    SnapshotMeta,
+    Term,
+)
 
 TIMER_STEP_SECONDS: Final = 0.02
 """The timer looks at least this often, because a deadline can move closer while it sleeps."""
+
+
+class RecordWriter(Protocol):
+    """What the driver needs of `log.LogWriter`: records become durable in this order, and are called
+    back for in this order, on another thread or later on this one, never inside of these calls."""
+
+    def submit(self, record: Record, on_durable: Callable[[], None]) -> None: ...
+
+    def submit_reset(
+        self, index: Index, term: Term, hard_state: HardState, on_durable: Callable[[], None]
+    ) -> None: ...
 
 
 class ReadWaiter(Waiter[bool]):
@@ -48,7 +86,7 @@ class Driver:
     def __init__(
         self,
         raft: Raft,
-        writer: LogWriter,
+        writer: RecordWriter,
         hard_state: HardState,
         applier: Applier,
         clock: Callable[[], float],
@@ -72,23 +110,45 @@ class Driver:
         """Reads by their ReadIndex token, until the core confirms or loses them."""
         self.soft_state = SoftState(role=Role.FOLLOWER, leader=NOBODY, term=hard_state.term)
         """Replaced as a whole, so it may be read without the mutex."""
+        self._transitions: list[Waiter[bool]] = []
+        """Who waits for the next change of leader, term or role."""
+        self._membership_index = Index(0)
+        """The core knows the membership as of here: what is reported of an earlier entry is old."""
+        self._retired = False
         self._closed = threading.Event()
         self._timer = threading.Thread(target=self._run_timer, name="raft-timer", daemon=True)
 
-    def start(self, peers: Peers) -> None:
+    def begin(self, peers: Peers) -> None:
         """Begin to take part. What the core already knows to be committed is applied first."""
         self._peers = peers
         with self._mutex:
             self._perform()
+
+    def start_timer(self) -> None:
         self._timer.start()
+
+    def retire(self) -> None:
+        """This member is none any more, and may not have applied the entry that says so: say nothing
+        more. What is applied can still be read."""
+        with self._mutex:
+            self._retired = True
+            before = self.soft_state
+            self.soft_state = SoftState(role=Role.FOLLOWER, leader=NOBODY, term=before.term)
+            transitions, self._transitions = self._transitions, []
+            reads, self._reads = self._reads, {}
+        self._applier.give_up_all()
+        for waiter in (*reads.values(), *transitions):
+            waiter.resolve(None)
 
     def close(self) -> None:
         self._closed.set()
         if self._timer.is_alive():
             self._timer.join()
         with self._mutex:
+            self._retired = True
             reads, self._reads = self._reads, {}
-        for waiter in reads.values():
+            transitions, self._transitions = self._transitions, []
+        for waiter in (*reads.values(), *transitions):
             waiter.resolve(None)
 
     # --- news ---------------------------------------------------------------------------------
@@ -96,6 +156,8 @@ class Driver:
     def step(self, messages: list[Message]) -> bool:
         """Take messages of a peer. True if promises wait for the disk, so that a reply will follow."""
         with self._mutex:
+            if self._retired:
+                return False
             now = self._clock()
             for message in messages:
                 self._raft.step(message, now)
@@ -104,16 +166,17 @@ class Driver:
 
     def peer_unreachable(self, member: MemberId) -> None:
         with self._mutex:
-            self._raft.leader_suspected(member, self._clock())
-            self._perform()
+            if not self._retired:
+                self._raft.leader_suspected(member, self._clock())
+                self._perform()
 
-    def propose(self, data: bytes, term: Term | None = None) -> None:
+    def propose(self, data: bytes, term: Term | None = None, kind: EntryKind = EntryKind.COMMANDS) -> None:
         """Append one entry, in `term` or in whichever term this member leads. Raises NotLeaderError
         or ProposalDroppedError; nothing was done then."""
         with self._mutex:
-            if term is not None and term != self.soft_state.term:
+            if self._retired or (term is not None and term != self.soft_state.term):
                 raise NotLeaderError(self.soft_state.leader)
-            self._raft.propose(data, self._clock())
+            self._raft.propose(data, self._clock(), kind)
             self._perform()
 
     def read_index(self) -> ReadWaiter:
@@ -121,10 +184,50 @@ class Driver:
         applied here, or given up when this member loses its leadership. Raises NotLeaderError."""
         waiter = ReadWaiter()
         with self._mutex:
+            if self._retired:
+                raise NotLeaderError(NOBODY)
             token = self._raft.read_index(self._clock())
             self._reads[token] = waiter
             self._perform()
         return waiter
+
+    def transfer_leadership(self, to: MemberId) -> Waiter[bool]:
+        """Begin to hand the leadership over; the waiter is resolved at the next change of leader, term
+        or role, whatever it is. Raises NotLeaderError or TransferRefusedError."""
+        waiter: Waiter[bool] = Waiter()
+        with self._mutex:
+            if self._retired:
+                raise NotLeaderError(NOBODY)
+            self._raft.transfer_leadership(to, self._clock())
+            self._transitions.append(waiter)
+            self._perform()
+        return waiter
+
+    def next_transition(self, since: SoftState) -> Waiter[bool]:
+        """Resolved as soon as leader, term or role are not those of `since` any more; with None if this
+        member takes no part any more."""
+        waiter: Waiter[bool] = Waiter()
+        with self._mutex:
+            if self.soft_state == since and not self._retired:
+                self._transitions.append(waiter)
+                return waiter
+            value = None if self._retired else True
+        waiter.resolve(value)
+        return waiter
+
+    def forget_transition(self, waiter: Waiter[bool]) -> None:
+        with self._mutex:
+            if waiter in self._transitions:
+                self._transitions.remove(waiter)
+
+    def membership_applied(self, index: Index, membership: Membership) -> None:
+        """An entry of kind MEMBERSHIP was applied, and this came of it. For every such entry, in order."""
+        with self._mutex:
+            if self._retired or index <= self._membership_index:
+                return
+            self._membership_index = index
+            self._raft.membership_applied(index, membership, self._clock())
+            self._perform()
 
     def snapshot_sent(self, member: MemberId, index: Index, ok: bool) -> None:
         with self._mutex:
@@ -144,6 +247,7 @@ class Driver:
     def _log_is_reset(self, meta: SnapshotMeta) -> None:
         with self._mutex:
             promises = self._unsynced.popleft()
+            self._membership_index = meta.index
             self._raft.snapshot_installed(meta, self._clock())
             self._send_all(promises)
             self._perform()
@@ -156,15 +260,21 @@ class Driver:
         with self._mutex:
             return self._raft.status()
 
+    def tick(self) -> float:
+        """Do what is due, and return in how many seconds the next thing will be."""
+        with self._mutex:
+            now = self._clock()
+            if self._retired:
+                return TIMER_STEP_SECONDS
+            if now >= self._raft.next_deadline():
+                self._raft.tick(now)
+                self._perform()
+            return self._raft.next_deadline() - now
+
     def _run_timer(self) -> None:
         try:
             while not self._closed.is_set():
-                with self._mutex:
-                    now = self._clock()
-                    if now >= self._raft.next_deadline():
-                        self._raft.tick(now)
-                        self._perform()
-                    pause = self._raft.next_deadline() - now
+                pause = self.tick()
                 self._closed.wait(min(max(pause, 0.001), TIMER_STEP_SECONDS))
         except BaseException as e:
             self._on_failure(e)
@@ -178,7 +288,7 @@ class Driver:
 
     def _perform_one(self, ready: Ready) -> None:
         peers = self._peers
-        assert peers is not None, "the core produced effects before start()"
+        assert peers is not None, "the core produced effects before begin()"
         for message in ready.messages:
             peers.send(message)
         self._persist(ready.record, ready.messages_after_sync)
@@ -220,6 +330,8 @@ class Driver:
         """A record is durable: its promises may leave. Called by the log writer, in order."""
         with self._mutex:
             messages = self._unsynced.popleft()
+            if self._retired:
+                return
             if stable is not None:
                 self._raft.stable_to(*stable)
             self._send_all(messages)
@@ -234,5 +346,8 @@ class Driver:
         """A proposal of a term that this member does not lead any more may have been replaced in
         the log, so nobody here can promise an answer to it."""
         before, self.soft_state = self.soft_state, soft_state
+        transitions, self._transitions = self._transitions, []
+        for waiter in transitions:
+            waiter.resolve(True)
         if before.role is Role.LEADER and (before.term, before.role) != (soft_state.term, soft_state.role):
             self._applier.give_up_all()

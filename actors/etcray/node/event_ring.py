@@ -138,12 +138,8 @@ class EventRing:
         An empty answer after `wait_seconds`. None if this member cannot serve the position: it is
         closing, or has not applied as far as the asker has seen.
         """
-        deadline = time.monotonic() + wait_seconds
         with self._news:
-            while self._revision <= after and not self._closed:
-                remaining = deadline - time.monotonic()
-                if remaining <= 0 or not self._news.wait(remaining):
-                    break
+            self._wait_beyond(after, wait_seconds)
             if self._closed or self._revision < after:
                 return None
             if after < self._floor:
@@ -153,6 +149,18 @@ class EventRing:
         pieces.reverse()
         changes, through = _cut(pieces, after, bytes_max)
         return RingAnswer(through, compact_revision, False, changes)
+
+    def wait_beyond(self, after: int, wait_seconds: float) -> None:
+        """Return as soon as there is something above `after`, after `wait_seconds`, or at the end."""
+        with self._news:
+            self._wait_beyond(after, wait_seconds)
+
+    def _wait_beyond(self, after: int, wait_seconds: float) -> None:
+        deadline = time.monotonic() + wait_seconds
+        while self._revision <= after and not self._closed:
+            remaining = deadline - time.monotonic()
+            if remaining <= 0 or not self._news.wait(remaining):
+                return
 
 
 def _cut(pieces: Sequence[_Piece], after: int, bytes_max: int) -> tuple[list[Change], int]:

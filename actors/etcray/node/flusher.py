@@ -3,9 +3,11 @@
 None of it is on the way of a request. The log already holds every applied entry, so the tables may
 lag behind by a flush interval, and a crash costs no more than applying those entries again.
 
-Two threads, because they wait for different things. The flusher is short and regular: it looks after
-the log's tip ten times a second and writes the tables twice. The maintainer runs what can take seconds:
-rewriting the tables after a compaction, checkpoints, exporting snapshots.
+Two threads, because they wait for different things. The flusher is short and regular: ten times a second
+it looks after the log's tip, the disk's room and the alarms, and twice it writes the tables. The
+maintainer runs what can take seconds: rewriting the tables after a compaction, checkpoints, exporting
+snapshots; and, when there is nothing of this to do, reads a piece of what is stored, to find damage
+before it is needed.
 """
 
 from __future__ import annotations
@@ -21,16 +23,16 @@ MAINTENANCE_INTERVAL_SECONDS: Final = 2.0
 
 
 class Flusher:
-    """Calls `flush` and `maintain_log` regularly, and `flush` once more when it is closed."""
+    """Calls `look` and `flush` regularly, and `flush` once more when it is closed."""
 
     def __init__(
         self,
         flush: Callable[[], None],
-        maintain_log: Callable[[], None],
+        look: Callable[[], None],
         on_failure: Callable[[BaseException], None],
     ) -> None:
         self._flush = flush
-        self._maintain_log = maintain_log
+        self._look = look
         self._on_failure = on_failure
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="flusher", daemon=True)
@@ -48,7 +50,7 @@ class Flusher:
         try:
             rounds = 0
             while not self._closed.wait(LOG_TIP_SYNC_SECONDS):
-                self._maintain_log()
+                self._look()
                 rounds += 1
                 if rounds * LOG_TIP_SYNC_SECONDS >= FLUSH_INTERVAL_SECONDS:
                     rounds = 0

@@ -21,15 +21,14 @@ then the driver's mutex.
 
 from __future__ import annotations
 
-import os
 import threading
-from collections.abc import Callable, Sequence
-from itertools import count
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from etcray.node.applier import Applier, Waiter
+from etcray.node.applier import Applier
 from etcray.node.driver import Driver
 from etcray.node.lessor import NOT_LOWERED, LeaseAtStart, Lessor
+from etcray.node.waiters import Steps, Wait, Waiter
 from etcray.raft.errors import NotLeaderError, ProposalDroppedError
 from etcray.raft.ready import Role
 from etcray_storage.commands import (
@@ -71,6 +70,7 @@ class LeaseKeeper:
         clock: Callable[[], float],
         time_ms: Callable[[], int],
         extend_seconds: float,
+        sequences: Iterator[int],
         on_failure: Callable[[BaseException], None],
     ) -> None:
         self._applier = applier
@@ -89,8 +89,8 @@ class LeaseKeeper:
         self._proposing = threading.Lock()
         """Held from a decision about checkpoints until it is proposed. A checkpoint that lowers a lease
         must not enter the log behind the one that raises it again after a renewal."""
-        # No two leaders may give batches of session 0 the same number: somebody may wait for one.
-        self._sequences = count(int.from_bytes(os.urandom(7), "big") + 1)
+        self._sequences = sequences
+        """No two leaders may give batches of session 0 the same number: somebody may wait for one."""
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lease-keeper", daemon=True)
 
@@ -139,7 +139,7 @@ class LeaseKeeper:
         return state.role is Role.LEADER and state.term == self._term
 
     # --- what clients ask ---------------------------------------------------------------------
-    def renew(self, leases: Sequence[int], timeout_seconds: float) -> list[int] | None:
+    def renew(self, leases: Sequence[int], timeout_seconds: float) -> Steps[list[int] | None]:
         """Renew leases, after ReadIndex has confirmed the leadership. The granted TTL of each, 0 for
         one that has ended; None if the leadership is lost, and then nothing is promised."""
         with self._lock:
@@ -154,7 +154,7 @@ class LeaseKeeper:
             }
         if lowered:
             full = LeaseCheckpoint(list(lowered), [full_ms for full_ms, _ in lowered.values()], seen_index)
-            if not self._propose_and_wait(full, term, timeout_seconds):
+            if not (yield from self._propose_and_wait(full, term, timeout_seconds)):
                 return None
             with self._lock:
                 for lease, (_, number) in lowered.items():
@@ -186,12 +186,13 @@ class LeaseKeeper:
     def _run(self) -> None:
         try:
             while not self._closed.wait(LEASE_ROUND_SECONDS):
-                self._do_round()
+                self.do_round()
         except BaseException as e:
             self._on_failure(e)
             raise
 
-    def _do_round(self) -> None:
+    def do_round(self) -> None:
+        """Look once which leases have ended or need a checkpoint, and propose it."""
         with self._proposing:
             with self._applier.state, self._lock:
                 if not self._leads():
@@ -230,12 +231,14 @@ class LeaseKeeper:
             return False
         return True
 
-    def _propose_and_wait(self, command: LeaseCheckpoint, term: Term, timeout_seconds: float) -> bool:
+    def _propose_and_wait(self, command: LeaseCheckpoint, term: Term, timeout_seconds: float) -> Steps[bool]:
         batch_id = (INTERNAL_SESSION, next(self._sequences))
         waiter: Waiter[BatchAnswer] = self._applier.expect(batch_id)
         with self._proposing:
             proposed = self._propose([(CommandKind.LEASE_CHECKPOINT, command)], batch_id[1], term)
-        if proposed and waiter.wait(timeout_seconds) is not None:
-            return True
+        if proposed:
+            yield Wait(waiter, timeout_seconds)
+            if waiter.value is not None:
+                return True
         self._applier.forget(batch_id, waiter)
         return False

@@ -11,6 +11,11 @@ the peer's call waits in `exchange`, messages to that peer go into its return va
 
 Raft tolerates loss, duplicates and reordering, so nothing here retries: a failed call is reported to
 the driver, and consensus decides what to send again.
+
+Peers come and go with the cluster's members. One begins to exist when its channel is made known or when
+it calls, whichever is first; so a member that joins can answer a leader of which it has never heard. One
+ends when its removal is applied, after what was queued for it has left: the last message tells it that
+the removal is committed.
 """
 
 from __future__ import annotations
@@ -20,9 +25,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from etcray.node.envelope import Envelope, Fence, decode_envelope, encode
+from etcray.node.envelope import Envelope, Fence, decode_envelope
 from etcray.raft.messages import Message
-from etcray_storage.limits import OUTBOX_MESSAGES_MAX
+from etcray_storage.limits import OUTBOX_MESSAGES_MAX, PEERS_MAX
 from etcray_storage.types import MemberId
 
 RETRY_PAUSE_SECONDS: Final = 0.05
@@ -62,18 +67,17 @@ class ReplySlot:
 
 
 class Peer:
-    """One other member: its outbox, the calls of it that wait here, and the thread that calls it."""
+    """One other member: its outbox, and the calls of it that wait here. Thread-safe, and no thread."""
 
-    def __init__(self, member: MemberId, peers: Peers) -> None:
+    def __init__(self, member: MemberId) -> None:
         self.member = member
-        self._peers = peers
         self._outbox: deque[Message] = deque(maxlen=OUTBOX_MESSAGES_MAX)
         self._slots: deque[ReplySlot] = deque()
         self._wakeup = threading.Condition(threading.Lock())
         self._channel: PeerChannel | None = None
         self._closed = False
-        self._thread = threading.Thread(target=self._run, name=f"sender-{member:x}", daemon=True)
-        self._thread.start()
+        self._retired = False
+        """Nothing is taken in any more; it closes once its outbox is empty, or a call fails."""
 
     @property
     def channel(self) -> PeerChannel | None:
@@ -111,26 +115,19 @@ class Peer:
                 self._slots.remove(slot)
             return slot.messages
 
-    def close(self) -> None:
+    def take_now(self) -> list[Message]:
+        """Empty the outbox, for one call; for whoever calls the peer without a thread of its own."""
         with self._wakeup:
-            self._closed = True
-            self._wakeup.notify()
+            messages = list(self._outbox)
+            self._outbox.clear()
+            return messages
 
-    def join(self, timeout: float) -> None:
-        self._thread.join(timeout)
-
-    def _run(self) -> None:
-        try:
-            while (taken := self._take()) is not None:
-                channel, messages = taken
-                self._peers.deliver(self, channel, messages)
-        except BaseException as e:
-            self._peers.on_failure(e)
-            raise
-
-    def _take(self) -> tuple[PeerChannel, list[Message]] | None:
+    def take(self) -> tuple[PeerChannel, list[Message]] | None:
+        """Wait until there is something to send and a way to send it. None: the peer is closed."""
         with self._wakeup:
             while not self._closed and (not self._outbox or self._channel is None):
+                if self._retired:
+                    return None
                 self._wakeup.wait()
             if self._closed:
                 return None
@@ -139,63 +136,153 @@ class Peer:
             self._outbox.clear()
             return self._channel, messages
 
-    def pause(self) -> None:
-        """Wait a little after a failure; returns early when the peer is connected anew or closed."""
+    def call_failed(self) -> None:
+        """Wait a little; returns early when the peer is connected anew or closed."""
         with self._wakeup:
-            if not self._closed:
+            if self._retired:
+                self._closed = True
+            elif not self._closed:
                 self._wakeup.wait(RETRY_PAUSE_SECONDS)
+
+    def retire(self) -> None:
+        with self._wakeup:
+            self._retired = True
+            self._wakeup.notify()
+
+    def close(self) -> None:
+        with self._wakeup:
+            self._closed = True
+            self._wakeup.notify()
+
+
+class Sender(Protocol):
+    """What calls one peer whenever there is something in its outbox. It ends when the peer is closed."""
+
+    def join(self, timeout: float) -> None: ...
+
+
+StartSender = Callable[["Peers", Peer], Sender]
+
+
+class SenderThread:
+    """The usual sender: a thread that makes one blocking call at a time."""
+
+    def __init__(self, peers: Peers, peer: Peer) -> None:
+        self._peers = peers
+        self._peer = peer
+        self._thread = threading.Thread(target=self._run, name=f"sender-{peer.member:x}", daemon=True)
+        self._thread.start()
+
+    def join(self, timeout: float) -> None:
+        if self._thread is not threading.current_thread():
+            self._thread.join(timeout)
+
+    def _run(self) -> None:
+        try:
+            while (taken := self._peer.take()) is not None:
+                self._peers.deliver(self._peer, *taken)
+        except BaseException as e:
+            self._peers.on_failure(e)
+            raise
 
 
 class Peers:
-    """All other members of the cluster."""
+    """All other members of the cluster that this one knows of."""
 
     def __init__(
         self,
         fence: Fence,
-        members: list[MemberId],
-        on_messages: Callable[[list[Message]], object],
+        on_reply: Callable[[Envelope], None],
         on_unreachable: Callable[[MemberId], None],
         on_failure: Callable[[BaseException], None],
+        start_sender: StartSender = SenderThread,
     ) -> None:
         self._fence = fence
-        self._on_messages = on_messages
+        self._on_reply = on_reply
         self._on_unreachable = on_unreachable
         self.on_failure = on_failure
-        self._peers = {member: Peer(member, self) for member in members}
+        self._start_sender = start_sender
+        self._changing = threading.Lock()
+        self._peers: dict[MemberId, Peer] = {}
+        """Replaced as a whole under `_changing`, so that it may be read without."""
+        self._senders: dict[MemberId, Sender] = {}
+        self._closed = False
 
     def connect(self, member: MemberId, channel: PeerChannel) -> None:
-        self._peers[member].connect(channel)
+        """Make known how to call a member; again whenever its process was created anew. One that was
+        removed is not called any more."""
+        peer = self._get_or_add(member)
+        if peer is not None:
+            peer.connect(channel)
 
     def channel(self, member: MemberId) -> PeerChannel | None:
-        return self._peers[member].channel
+        peer = self._peers.get(member)
+        return peer.channel if peer is not None else None
+
+    def peer(self, member: MemberId) -> Peer | None:
+        return self._peers.get(member)
 
     def send(self, message: Message) -> None:
+        """Dropped if nobody knows the recipient: consensus sends again until the supervisor has
+        introduced it."""
         peer = self._peers.get(message.recipient)
         if peer is not None:
             peer.send(message)
 
-    def open_slot(self, envelope: Envelope) -> ReplySlot | None:
-        peer = self._peers.get(envelope.sender)
-        return peer.open_slot(len(envelope.messages)) if peer is not None else None
+    def open_slot(self, envelope: Envelope) -> tuple[Peer, ReplySlot] | None:
+        peer = self._peers.get(envelope.sender) or self._get_or_add(envelope.sender)
+        return (peer, peer.open_slot(len(envelope.messages))) if peer is not None else None
 
-    def close_slot(self, sender: MemberId, slot: ReplySlot) -> bytes:
-        messages = self._peers[sender].close_slot(slot)
-        return encode(self._fence.envelope(sender, messages))
+    def close_slot(self, peer: Peer, slot: ReplySlot) -> bytes:
+        return self._fence.envelope(peer.member, peer.close_slot(slot))
 
     def deliver(self, peer: Peer, channel: PeerChannel, messages: list[Message]) -> None:
-        """One call to a peer, on its sender thread."""
+        """One call to a peer, on its sender's thread."""
         try:
-            reply = channel.exchange(encode(self._fence.envelope(peer.member, messages)))
+            reply = channel.exchange(self._fence.envelope(peer.member, messages))
         except PeerUnreachableError:
             self._on_unreachable(peer.member)
-            peer.pause()
+            peer.call_failed()
             return
+        self.take_reply(reply)
+
+    def take_reply(self, reply: bytes) -> None:
+        """What a call to a peer returned."""
         answer = decode_envelope(reply)
-        if answer.messages and self._fence.admits(answer):
-            self._on_messages(answer.messages)
+        if self._fence.admits(answer):
+            self._on_reply(answer)
+
+    def remove(self, member: MemberId) -> None:
+        """The member was removed from the cluster: let what is queued leave, then end."""
+        with self._changing:
+            peer = self._peers.get(member)
+            if peer is not None:
+                self._peers = {other: kept for other, kept in self._peers.items() if other != member}
+                del self._senders[member]
+                peer.retire()
 
     def close(self) -> None:
-        for peer in self._peers.values():
+        with self._changing:
+            self._closed = True
+            peers, senders = self._peers, self._senders
+        for peer in peers.values():
             peer.close()
-        for peer in self._peers.values():
-            peer.join(timeout=1.0)
+        for sender in senders.values():
+            sender.join(timeout=1.0)
+
+    def _get_or_add(self, member: MemberId) -> Peer | None:
+        with self._changing:
+            peer = self._peers.get(member)
+            if peer is not None:
+                return peer
+            if (
+                self._closed
+                or member == self._fence.member
+                or self._fence.is_removed(member)
+                or len(self._peers) >= PEERS_MAX
+            ):
+                return None
+            peer = Peer(member)
+            self._peers = {**self._peers, member: peer}
+            self._senders[member] = self._start_sender(self, peer)
+            return peer

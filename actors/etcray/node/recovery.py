@@ -4,26 +4,31 @@ The log and the tables are written by different threads, so after a crash they e
 points. Which combinations are possible, and what each means:
 
 1. The tables are behind the log. Normal: the entries between are applied again.
-2. The tables end beyond the log's last entry. Only an interrupted snapshot install leaves this: the
-   new tables were committed, the log was not yet reset. The reset is finished here.
+2. The tables end with an entry that the log does not have: it is shorter, or has another one there, of
+   an older term. Only an interrupted snapshot install leaves this: the new tables were committed, the
+   log was not yet reset. The reset is finished here.
 3. The log begins after the tables' applied index. Entries in between are lost: the log is only
    trimmed behind what the tables have stored, so one of the two was damaged or replaced.
 4. There is no log. Only a member that was never complete may create one: a log that was lost takes
    with it votes and acks on which others rely (failure mode B7).
+
+What cannot be made whole is put into quarantine, durably: nobody votes from this directory again, not even
+if somebody puts the lost files back. Files that were copied back may be older than what the member last
+promised, and nothing in them would say so.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from etcray.spec import ClusterSpec
+from etcray.spec import ClusterSpec, peer_url
 from etcray_storage.data_directory import DataDirectory
 from etcray_storage.errors import StorageCorruptError
 from etcray_storage.log import Log
 from etcray_storage.machine.machine import StateMachine
 from etcray_storage.machine.members import Member as ClusterMember
 from etcray_storage.mvcc.tables import Tables
-from etcray_storage.types import Index, Membership
+from etcray_storage.types import NOBODY, HardState, Index, Membership
 
 
 class Recovered(NamedTuple):
@@ -37,12 +42,20 @@ class Recovered(NamedTuple):
 
 
 def recover(directory: DataDirectory, cluster: ClusterSpec) -> Recovered:
-    """Open everything in `directory`. Raises StorageCorruptError; nothing stays open then."""
+    """Open everything in `directory`. Raises QuarantinedError; nothing stays open then."""
+    try:
+        return _recover(directory, cluster)
+    except StorageCorruptError as e:
+        raise directory.quarantine(str(e)) from e
+
+
+def _recover(directory: DataDirectory, cluster: ClusterSpec) -> Recovered:
     tables = Tables.open(directory.path / "tables")
     log: Log | None = None
     try:
         if not tables.membership.voters:
-            tables.bootstrap(Membership(voters=tuple(sorted(member.id for member in cluster.members))))
+            founders = sorted(founder.id for founder in cluster.first_members)
+            tables.bootstrap(Membership(voters=tuple(founders)))
         log = Log.open(directory.path / "log")
         _align(log, tables, directory)
         machine = load_machine(tables, cluster)
@@ -68,22 +81,26 @@ def _align(log: Log, tables: Tables, directory: DataDirectory) -> None:
             f"{directory.path}: the log begins after entry {log.base_index}, but the tables end at entry "
             f"{applied}: entries between them are lost. Rebuild this member from its peers."
         )
-    if log.last_index < applied:
-        log.reset(applied, term, log.hard_state)
+    if log.last_index < applied or log.term(applied) != term:
+        known = log.hard_state
+        # The leader's term may have been on its way to the log when its snapshot took effect: what was
+        # promised in it has not left this member.
+        hard_state = known if known.term >= term else HardState(term, NOBODY, known.commit)
+        log.reset(applied, term, hard_state)
 
 
 def load_machine(tables: Tables, cluster: ClusterSpec) -> StateMachine:
     """The state machine as the tables have it: the in-memory index is built anew."""
-    members = [
+    founders = [
         ClusterMember(
-            id=member.id,
-            name=member.name,
-            peer_urls=(f"ray://{cluster.name}/{member.name}",),
+            id=founder.id,
+            name=founder.name,
+            peer_urls=(peer_url(cluster.name, founder.name),),
             client_urls=(),
         )
-        for member in cluster.members
+        for founder in cluster.first_members
     ]
-    machine = StateMachine(tables, members)
+    machine = StateMachine(tables, founders)
     machine.restore(
         tables.applied_index,
         tables.applied_term,

@@ -19,6 +19,8 @@ of another snapshot replaces it.
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +35,7 @@ from etcray.node.peers import PeerChannel, PeerUnreachableError
 from etcray.node.recovery import load_machine
 from etcray.raft.messages import InstallSnapshotRequest, Message
 from etcray.raft.ready import SnapshotWanted
-from etcray_storage.errors import StorageCorruptError
+from etcray_storage.errors import StorageCorruptError, StorageFullError
 from etcray_storage.limits import SNAPSHOT_CHUNK_BYTES
 from etcray_storage.mvcc.install import prepare_install
 from etcray_storage.mvcc.snapshot import SnapshotFile, SnapshotReceiver
@@ -41,10 +43,11 @@ from etcray_storage.mvcc.tables import Tables
 from etcray_storage.types import MemberId, SnapshotMeta
 
 if TYPE_CHECKING:
-    from etcray.node.member import OpenMember
+    from etcray.node.opened import OpenMember
 
 REFUSED = -1
-"""As a chunk's reply: the recipient does not listen to this sender, or the file came out damaged."""
+"""As a chunk's reply: the recipient does not listen to this sender, the file came out damaged, or there
+is no room for it."""
 
 
 class SnapshotSender:
@@ -66,17 +69,22 @@ class SnapshotSender:
 
     def _run(self, wanted: SnapshotWanted) -> None:
         member = self._member
-        file = member.tables.export_snapshot(member.directory.path / "outgoing")
+        index, ok = member.tables.applied_index, False
         try:
-            ok = self._send(wanted, file)
+            file = member.tables.export_snapshot(member.directory.path / "outgoing")
+            try:
+                index, ok = file.meta.index, self._send(wanted, file)
+            finally:
+                file.path.unlink(missing_ok=True)
+        except StorageFullError:
+            member.disk_is_full()  # consensus asks again; there may be room then
         finally:
-            file.path.unlink(missing_ok=True)
             with self._lock:
                 self._sending.discard(wanted.member)
-        member.driver.snapshot_sent(wanted.member, file.meta.index, ok)
+        member.replica.driver.snapshot_sent(wanted.member, index, ok)
 
     def _send(self, wanted: SnapshotWanted, file: SnapshotFile) -> bool:
-        channel = self._member.peers.channel(wanted.member)
+        channel = self._member.replica.peers.channel(wanted.member)
         if channel is None:
             return False
         try:
@@ -85,16 +93,16 @@ class SnapshotSender:
             return False
         if complete:
             request = InstallSnapshotRequest(
-                sender=self._member.fence.member,
+                sender=self._member.replica.fence.member,
                 recipient=wanted.member,
                 term=wanted.term,
                 meta=file.meta,
             )
-            self._member.peers.send(request)
+            self._member.replica.peers.send(request)
         return complete
 
     def _send_chunks(self, channel: PeerChannel, recipient: MemberId, file: SnapshotFile) -> bool:
-        fence = self._member.fence
+        fence = self._member.replica.fence
         offset = 0
         with file.path.open("rb") as source:
             while offset < file.size_bytes:
@@ -126,16 +134,23 @@ class SnapshotInstaller:
         self._lock = threading.Lock()
         self._verified: dict[SnapshotMeta, tuple[Path, str]] = {}
         """What may be installed: the file and its SHA-256. At most one."""
+        self._offers = 0
+        """Calls in which the core is being asked to install it. No chunk of another one may take its place
+        meanwhile, nor while it is accepted: the core cannot take its yes back."""
+        self._accepted: SnapshotMeta | None = None
+        """Set while the offer lasts in which the core accepted it, until it is installed."""
 
     def receive(self, payload: bytes) -> bytes:
         """Take one chunk; the reply says where to go on. Runs on the caller's Ray thread."""
         chunk = decode_snapshot_chunk(payload)
-        if not self._member.fence.admits(chunk):
+        if not self._member.replica.fence.admits(chunk):
             return encode(SnapshotChunkReply(REFUSED))
         with self._lock:
             return encode(SnapshotChunkReply(self._take(chunk)))
 
     def _take(self, chunk: SnapshotChunk) -> int:
+        if self._offers or self._accepted is not None:
+            return REFUSED
         try:
             offset = self._receiver.accept(chunk.sha256, chunk.size_bytes, chunk.offset, chunk.data)
             if offset == chunk.size_bytes:
@@ -143,21 +158,34 @@ class SnapshotInstaller:
                 self._verified = {chunk.meta: (path, chunk.sha256)}
         except StorageCorruptError:
             return REFUSED
+        except StorageFullError:
+            self._member.disk_is_full()
+            return REFUSED
         return offset
 
-    def hold_back_unready(self, messages: list[Message]) -> list[Message]:
-        """Leave out install requests whose file is not here and verified."""
+    @contextmanager
+    def hold_back_unready(self, messages: list[Message]) -> Iterator[list[Message]]:
+        """Leave out install requests whose file is not here and verified. The core has to be given the
+        rest before this ends."""
         if not any(isinstance(message, InstallSnapshotRequest) for message in messages):
-            return messages
+            yield messages
+            return
         with self._lock:
-            return [
+            self._offers += 1
+            offered = [
                 message
                 for message in messages
                 if not isinstance(message, InstallSnapshotRequest) or message.meta in self._verified
             ]
+        try:
+            yield offered
+        finally:
+            with self._lock:
+                self._offers -= 1
 
     def want(self, meta: SnapshotMeta) -> None:
         """The core has accepted the snapshot. Called under the driver's mutex."""
+        self._accepted = meta
         submitted = self._member.maintainer.submit(lambda: self._install(meta))
         assert submitted, "the maintainer has no room for an accepted snapshot"
 
@@ -172,7 +200,8 @@ class SnapshotInstaller:
             with member.flushing, member.applier.state:
                 member.tables.close()
                 member.tables = Tables.open_installed(directory, prepared)
-                member.applier.replace(load_machine(member.tables, member.cluster))
+                member.replica.adopt(load_machine(member.tables, member.cluster))
             self._verified = {}
+            self._accepted = None
             self._receiver.discard()
-        member.driver.reset_log(meta)
+        member.replica.driver.reset_log(meta)
