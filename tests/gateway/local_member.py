@@ -8,13 +8,18 @@ import threading
 from etcray.node import api
 from etcray.node.event_ring import NO_EVENTS, EventRing, columns_of
 from etcray.node.history import read_history
+from etcray.node.reconfiguration import LeaderView, objection
 from etcray_storage import commands
 from etcray_storage.commands import ReadKind
+from etcray_storage.engine import Engine
+from etcray_storage.errors import BAD_LEADER_TRANSFEREE, EtcdError
 from etcray_storage.machine.machine import StateMachine
 from etcray_storage.machine.members import Member
+from etcray_storage.mvcc import schema
 from etcray_storage.mvcc.events import EventRows, in_range, take_piece
+from etcray_storage.mvcc.kv_hash import KvHash, hash_revisions
 from etcray_storage.mvcc.rows import Flush, Point, RevisionRow
-from etcray_storage.types import NOBODY, Entry, EntryKind, Incarnation, Index, MemberId, Membership, Term
+from etcray_storage.types import NOBODY, Entry, EntryKind, Incarnation, Index, MemberId, Term
 
 CLUSTER_ID = 0x1234
 MEMBER_ID = MemberId(0xABCD)
@@ -42,6 +47,24 @@ class RowsInMemory:
 
     def rows(self, points: list[Point]) -> list[RevisionRow]:
         return [self._rows[point] for point in points]
+
+    def hash_kv(self, machine: StateMachine, revision: int) -> KvHash:
+        """By the real tables' own code, over tables that live as long as this call."""
+        engine = Engine.open(None)
+        try:
+            for statement in schema.CREATE_TABLES:
+                engine.execute(statement)
+            schema.insert_revisions(engine, sorted(self._rows.values()))
+            numbers = (
+                machine.applied_index,
+                machine.applied_term,
+                machine.revision,
+                machine.compact_revision,
+            )
+            schema.insert_meta(engine, schema.Meta(*numbers, machine.membership))
+            return hash_revisions(engine, revision)
+        finally:
+            engine.close()
 
 
 class LocalPast:
@@ -74,15 +97,18 @@ class LocalMember:
         """Every batch that arrived."""
         self.renewals: list[list[int]] = []
         """The leases of every keep-alive that arrived."""
+        self.defragmented = 0
+        self.matched: dict[MemberId, Index] = {}
+        """How much of the log each other member is to be believed to hold."""
 
     @property
     def leader(self) -> MemberId:
         return NOBODY if self.leaderless else MEMBER_ID
 
-    def apply(self, batch: bytes) -> commands.BatchAnswer:
+    def apply(self, batch: bytes, kind: EntryKind = EntryKind.COMMANDS) -> commands.BatchAnswer:
         index = Index(self.machine.applied_index + 1)
         payload = commands.encode_payload(commands.Payload(index, [batch]))
-        (answer,) = self.machine.apply(Entry(index, self.term, EntryKind.COMMANDS, payload))
+        (answer,) = self.machine.apply(Entry(index, self.term, kind, payload))
         self.events.append(self.machine.changes, self.machine.revision, self.machine.compact_revision)
         flush = self.machine.take_flush()
         if flush is not None:
@@ -94,8 +120,28 @@ class LocalMember:
         self.proposals.append(batch)
         if outcome := self._refusal():
             return api.encode(api.ProposeReply(outcome, self.leader, self.term, MEMBER_ID, None))
-        answer = self.apply(batch)
+        answer = self._reconfigure(batch) or self.apply(batch)
         return api.encode(api.ProposeReply(api.Outcome.ANSWERED, self.leader, self.term, MEMBER_ID, answer))
+
+    def _reconfigure(self, encoded: bytes) -> commands.BatchAnswer | None:
+        """As a real leader: a change of members is alone, and its rules are asked before."""
+        batch = commands.decode_batch(encoded)
+        if not commands.is_reconfiguration(batch):
+            return None
+        assert len(batch.requests) == 1, f"a change of members among {len(batch.requests)} commands"
+        view = LeaderView(
+            leader=MEMBER_ID,
+            members=self.machine.members,
+            last_index=self.machine.applied_index,
+            match_index=self.matched,
+            connected=frozenset(member.id for member in self.machine.members if member.is_started),
+        )
+        refused = objection(batch.kinds[0], batch.requests[0], view)
+        if refused is None:
+            return self.apply(encoded, EntryKind.MEMBERSHIP)
+        return commands.BatchAnswer(
+            batch.session, batch.sequence, [self.machine.revision], [refused.number], [b""]
+        )
 
     async def read(self, request: bytes) -> bytes:
         await self._arrive()
@@ -202,7 +248,9 @@ class LocalMember:
                 applied_index=applied,
                 revision=self.machine.revision,
                 compact_revision=self.machine.compact_revision,
-                membership=Membership((MEMBER_ID,), ()),
+                membership=self.machine.membership,
+                alarms=self.machine.alarms,
+                state_hash=self.machine.state_hash,
                 incarnation=Incarnation(1),
                 process_id=1,
                 ray_node="",
@@ -212,6 +260,33 @@ class LocalMember:
                 ready=True,
             )
         )
+
+    async def transfer_leadership(self, request: bytes) -> bytes:
+        await self._arrive()
+        target = api.decode_transfer_request(request).target
+        outcome = self._refusal() or api.Outcome.ANSWERED
+        error = 0 if target == MEMBER_ID else BAD_LEADER_TRANSFEREE.number
+        return api.encode(api.TransferReply(outcome, self.leader, self.term, MEMBER_ID, error))
+
+    async def hash_kv(self, request: bytes) -> bytes:
+        await self._arrive()
+        asked = api.decode_hash_kv_request(request).revision
+        revision, outcome = self.machine.revision, api.Outcome.ANSWERED
+        try:
+            found = self._tables.hash_kv(self.machine, asked)
+        except EtcdError as e:
+            return api.encode(api.HashKVReply(outcome, MEMBER_ID, self.term, revision, 0, 0, 0, e.number))
+        return api.encode(
+            api.HashKVReply(
+                outcome, MEMBER_ID, self.term, revision, found.compact_revision, found.hash, found.revision, 0
+            )
+        )
+
+    async def defragment(self) -> bytes:
+        await self._arrive()
+        self.defragmented += 1
+        outcome = api.Outcome.ANSWERED
+        return api.encode(api.DefragmentReply(outcome, MEMBER_ID, self.term, self.machine.revision))
 
     async def _arrive(self) -> None:
         await asyncio.sleep(0)

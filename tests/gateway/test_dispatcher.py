@@ -43,6 +43,15 @@ class DeadMember:
     async def status(self) -> bytes:
         raise MemberUnreachableError("dead")
 
+    async def transfer_leadership(self, request: bytes) -> bytes:
+        raise MemberUnreachableError(f"dead; {len(request)} bytes are lost")
+
+    async def hash_kv(self, request: bytes) -> bytes:
+        raise MemberUnreachableError(f"dead; {len(request)} bytes are lost")
+
+    async def defragment(self) -> bytes:
+        raise MemberUnreachableError("dead")
+
 
 class BrokenMember(LocalMember):
     """Answers with something that is no reply."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import socket
@@ -10,6 +11,7 @@ import pytest
 
 from etcray.gateway import reads
 from etcray.gateway.listener import HttpServer
+from etcray.node import api
 from etcray_storage import limits
 from etcray_storage.errors import ListenError
 from etcray_storage.proto import rpc_pb2 as rpc
@@ -44,6 +46,24 @@ def test_health_is_a_real_read(gateway: ServingGateway) -> None:
     gateway.member.leaderless = True
     gateway.call(lambda: setattr(gateway.server.dispatcher, "_leader_confirmed_at", -1.0))
     assert fetch(gateway, "GET", "/health") == (503, '{"health":"false","reason":"RAFT NO LEADER"}')
+    assert fetch(gateway, "GET", "/health?serializable=true")[0] == 200
+
+
+def test_health_is_red_while_linearizable_reads_hang(
+    gateway: ServingGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is a leader, and it does not get anywhere."""
+    monkeypatch.setattr(reads, "REQUEST_SECONDS_MAX", 0.3)
+    answer = gateway.member.read
+
+    async def stuck(request: bytes) -> bytes:
+        if api.decode_read_request(request).linearizable:
+            await asyncio.get_running_loop().create_future()
+        return await answer(request)
+
+    monkeypatch.setattr(gateway.member, "read", stuck)
+    timed_out = '{"health":"false","reason":"RANGE ERROR:etcdserver: request timed out"}'
+    assert fetch(gateway, "GET", "/health") == (503, timed_out)
     assert fetch(gateway, "GET", "/health?serializable=true")[0] == 200
 
 

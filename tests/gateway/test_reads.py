@@ -28,6 +28,7 @@ def test_linearizable_reads_follow_the_leader() -> None:
     sim.run_until_settled(3)
     reads = [send for send in sim.sends if send.lane is Lane.READ_LINEARIZABLE]
     assert [send.member for send in reads] == [MEMBERS[0], MEMBERS[0], MEMBERS[1]]
+    assert all(api.decode_read_request(send.data).linearizable for send in reads)
     assert sim.settled["two"].error is None
 
 

@@ -3,7 +3,7 @@
 What it promises
 ----------------
 Any etcd v3 client works: gRPC over HTTP/2 for the API, plain HTTP/1.1 or 2 for the same API as JSON and
-for /health, /livez, /readyz and /version, told apart by a connection's first bytes. Errors have etcd's
+for /health, /livez, /readyz, /version and /sql, told apart by a connection's first bytes. Errors have etcd's
 codes and texts, transport errors those of grpc-go. A write is applied exactly once, also when the leader
 dies while it is on its way, and the client does not notice more than a delay. A linearizable read sees
 every write that was answered before it was sent. A gateway keeps nothing that matters: it may die at any
@@ -79,6 +79,12 @@ What differs from etcd: several revisions may come in one response, also live; a
 in two. A watcher from now on starts behind the highest revision that this gateway has told anybody. A
 watcher that fell behind a compaction is still served if its events are in the gateway's memory.
 
+SQL
+---
+`POST /sql` goes to the history actor (`sql`), not to a member, and is etcray's own. Its answer may be large:
+JSON is made of it in a thread (`sql_json`), Arrow is sent as it came, as fast as the client reads. While the
+history is away the answer is 503, and nothing else here depends on it.
+
 Locks and elections
 -------------------
 The services `lock` and `election` are a recipe over keys, leases and watches (`waiting_line`), which any
@@ -94,13 +100,15 @@ What differs from etcd
   requests are read completely before it begins; on a WebSocket they may come at any time.
 - WebSocket: an unknown path is refused with 404 before the upgrade (etcd accepts, then sends the text);
   malformed JSON ends the stream with an error; a JSON value may not be spread over several messages.
-- A gateway is no member. Maintenance.Status shows the leader whichever gateway is asked, and every
-  member's client URLs are the gateways'.
+- A gateway is no member. Maintenance.Status, Hash and HashKV show the leader whichever gateway is asked,
+  MoveLeader is sent on to it, and Defragment is done by all members, one after the other. Every member's
+  client URLs are the gateways'.
+- Peer URLs `ray://CLUSTER/NAME` are taken besides etcd's: that is what members of ours are called.
 - No keepalive policing: pings are answered, however many. Dead clients are found by TCP keepalive.
 - Answers that a client asked for and does not read stay in memory until it reads, resets or leaves: their
   number is bounded by its streams, their size is not, as in etcd.
 - A client that leaves does not take back a command that was sent: it may be applied, and nobody is told.
 - The health service stays SERVING as long as the gateway lives; /health asks the cluster.
 - HTTP/1.1 pipelining works for requests without a body only.
-- Not here yet, and answered UNIMPLEMENTED: auth, membership changes, snapshots. TLS is not here either.
+- Not here yet, and answered UNIMPLEMENTED: auth, snapshots, downgrades. TLS is not here either.
 """

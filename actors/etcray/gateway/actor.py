@@ -18,6 +18,7 @@ from ray.exceptions import RayError
 
 from etcray.gateway.dispatcher import MemberUnreachableError
 from etcray.gateway.server import GatewayCounters, GatewayServer
+from etcray.gateway.sql import HistoryUnreachableError
 from etcray.spec import ClusterSpec, GatewaySpec, decode_spec
 from etcray_storage.types import MemberId
 
@@ -60,6 +61,15 @@ class RayMemberChannel:
     async def status(self) -> bytes:
         return await self._call(self._handle.status)
 
+    async def transfer_leadership(self, request: bytes) -> bytes:
+        return await self._call(self._handle.transfer_leadership, request)
+
+    async def hash_kv(self, request: bytes) -> bytes:
+        return await self._call(self._handle.hash_kv, request)
+
+    async def defragment(self) -> bytes:
+        return await self._call(self._handle.defragment)
+
     @staticmethod
     async def _call(method: Any, *arguments: bytes) -> bytes:
         """A dead actor, a broken way to it and an exception in the member are all the same to a
@@ -71,6 +81,27 @@ class RayMemberChannel:
         return reply
 
 
+class RayHistoryChannel:
+    """Calls the history actor through its handle."""
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+
+    async def query(self, request: bytes) -> bytes:
+        reply: bytes = await self._call(self._handle.query, request)
+        return reply
+
+    async def cancel(self, query_id: str) -> None:
+        await self._call(self._handle.cancel, query_id)
+
+    @staticmethod
+    async def _call(method: Any, argument: bytes | str) -> Any:
+        try:
+            return await method.remote(argument)
+        except RayError as error:
+            raise HistoryUnreachableError(str(error)) from error
+
+
 class GatewayActor:
     """One gateway's process. Created by the supervisor, which alone decides where and when."""
 
@@ -79,6 +110,7 @@ class GatewayActor:
         self._spec: GatewaySpec = next(g for g in self._cluster.gateways if g.index == index)
         self._server: GatewayServer | None = None
         self._members: dict[int, Any] = {}
+        self._history: Any = None
         self._endpoint = ""
         self._watch: asyncio.Task[None] | None = None
 
@@ -95,6 +127,8 @@ class GatewayActor:
             await server.stop(0.0)
             raise
         self._server = server
+        if self._cluster.history is not None:
+            await self.set_history(self._history)
         self._watch = asyncio.get_running_loop().create_task(_end_with(server))
         self._endpoint = f"{self._spec.host}:{port}"
         others = [f"{g.host}:{g.port}" for g in self._cluster.gateways if g is not self._spec and g.port]
@@ -106,6 +140,13 @@ class GatewayActor:
         self._members = handles
         if self._server is not None:
             self._server.dispatcher.set_channels(self._channels())
+
+    async def set_history(self, handle: Any) -> None:
+        """The history actor, or None while it is away; called again whenever that changes."""
+        self._history = handle
+        if self._server is not None:
+            self._server.sql.is_kept = True
+            self._server.sql.channel = None if handle is None else RayHistoryChannel(handle)
 
     async def member_died(self, member: int) -> None:
         """The supervisor saw a member's process end."""

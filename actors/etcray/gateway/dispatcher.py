@@ -56,6 +56,15 @@ class MemberChannel(Protocol):
     async def status(self) -> bytes:
         """Get an encoded `api.MemberStatus`."""
 
+    async def transfer_leadership(self, request: bytes) -> bytes:
+        """Give an encoded `api.TransferRequest`, get an encoded `api.TransferReply`."""
+
+    async def hash_kv(self, request: bytes) -> bytes:
+        """Give an encoded `api.HashKVRequest`, get an encoded `api.HashKVReply`; may take seconds."""
+
+    async def defragment(self) -> bytes:
+        """Get an encoded `api.DefragmentReply`; may take long."""
+
 
 class Reply(NamedTuple):
     """A successful answer of the cluster."""

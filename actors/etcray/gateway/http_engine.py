@@ -392,6 +392,7 @@ def plain_headers(response: HttpResponse) -> HeaderMap:
         fields.append(("content-length", str(len(response.body))))
     if response.allow:
         fields.append(("allow", response.allow))
+    fields += response.headers
     return HeaderMap(fields)
 
 

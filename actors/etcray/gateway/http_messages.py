@@ -35,6 +35,8 @@ class HttpResponse(msgspec.Struct, frozen=True):
     body: bytes
     allow: str = ""
     """The methods that the path knows, for status 405."""
+    headers: tuple[tuple[str, str], ...] = ()
+    """Further ones, with lower-case names."""
     chunks: AsyncGenerator[bytes, None] | None = None
     """What follows the body, each piece as soon as it is there. Whoever got the response closes it,
     also when the client left."""

@@ -1,4 +1,4 @@
-"""The plain HTTP paths beside gRPC: /health, /livez, /readyz, /version, and the way to the JSON gateway."""
+"""The plain HTTP paths beside gRPC: /health, /livez, /readyz, /version, /sql; the way to the JSON gateway."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from etcray.gateway.grpc import PlainHandler
 from etcray.gateway.health_checks import HealthChecks, IllError
 from etcray.gateway.http_messages import HttpRequest, HttpResponse
 from etcray.gateway.service import CLUSTER_VERSION, SERVER_VERSION, STORAGE_VERSION, ServiceContext
+from etcray.gateway.sql import SqlApi
 
 _TEXT: Final = "text/plain; charset=utf-8"
 _JSON: Final = "application/json"
@@ -28,6 +29,7 @@ class HttpRoutes:
 
     def __init__(self, context: ServiceContext) -> None:
         self._checks = HealthChecks(context)
+        self.sql = SqlApi()
 
     async def handle(self, request: HttpRequest) -> HttpResponse:
         """Any origin may ask: OPTIONS gets its answer from the headers that every response has."""
@@ -39,6 +41,8 @@ class HttpRoutes:
         query = parse_qs(url.query, keep_blank_values=True)
         if url.path == "/version":
             return _get_only(request, also="HEAD") or _version()
+        if url.path == "/sql":
+            return await self.sql.handle(request)
         if url.path == "/health":
             return _get_only(request) or await self._health(query)
         top, _, name = url.path.removeprefix("/").partition("/")

@@ -6,7 +6,8 @@ at once, so an idle gateway adds no delay and a busy one makes its batches large
 A batch, once encoded, never changes: `Delivery` may send it to several leaders, and the state machine
 knows it by (session, sequence). Its commands wait for their answers here, each with a deadline. A
 command whose deadline passed is answered with a timeout, but its batch stays until it is answered
-itself, because only then may the state machine forget it (`Batch.acknowledged`).
+itself, because only then may the state machine forget it (`Batch.acknowledged`). A change of members is
+alone in its batch: the leader puts it into an entry of its own kind.
 
 The session is opened with sequence 0 before the first batch. When the state machine has forgotten it
 (very many gateways came and went), a batch is refused as a whole. If it was sent once only, it certainly
@@ -143,9 +144,12 @@ class Proposals:
         size = 0
         while pending and len(batch) < limits.BATCH_COMMANDS_MAX:
             size += len(pending[0].request)
-            if batch and size > limits.BATCH_BYTES_MAX:
+            alone = pending[0].kind in commands.RECONFIGURATIONS
+            if batch and (alone or size > limits.BATCH_BYTES_MAX):
                 break
             batch.append(pending.popleft())
+            if alone:
+                break
         encoded = commands.encode_batch(
             commands.Batch(
                 self._session,

@@ -56,6 +56,7 @@ class GatewayServer:
         self.dispatcher = Dispatcher(channels, rng)
         self.context = ServiceContext(cluster_id, self.dispatcher, endpoints)
         routes = HttpRoutes(self.context)
+        self.sql = routes.sql
         self._router = Router(routes.handle, self.context.admit)
         json_gateway = JsonGateway(self._router)
         routes.json_api = json_gateway.handle
