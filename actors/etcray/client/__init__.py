@@ -31,9 +31,12 @@
         with kv.election("scheduler") as election:
             election.campaign("worker-3")                  # returns when it leads
 
+        changes = kv.sql("SELECT * FROM history WHERE key_text = ?", ["/jobs/17/state"])
+        print(changes, changes.revision)                   # also .df(), .pl(), .arrow(), .fetchall()
+
 `AsyncClient` has the same methods as coroutines; `async with` and `async for` take the place of `with` and
 `for`. Both speak plain etcd v3, so they work with a real
-etcd as well.
+etcd as well; only `sql` is etcray's own.
 
 What it promises
 ----------------
@@ -78,6 +81,7 @@ How it is built
     watching    one watch and where it resumes; all watches of a client on one stream (pure)
     keeping     when leases are renewed and when they are lost (pure)
     recipes     locks and elections as generators of steps (pure)
+    sql         queries over HTTP, and their results; both clients use it
     retry       endpoints in turn, and what to do after a failure (pure: time is an argument)
     errors      the exceptions, and which one a status code and text become
     channels    grpcio's channels; the only place that imports it, and only when a client is used
@@ -115,6 +119,7 @@ from etcray.client.errors import (
     NotFoundError,
     NotLeaderError,
     PreconditionError,
+    SqlError,
     UnavailableError,
     WatchCancelledError,
 )
@@ -130,6 +135,7 @@ from etcray.client.results import (
     TimeToLiveResult,
     TxnResult,
 )
+from etcray.client.sql import SqlResult
 from etcray.client.watching import WatchBatch, WatchEvent, WatchOptions
 
 __all__ = [
@@ -172,6 +178,8 @@ __all__ = [
     "Range",
     "RangeResult",
     "Session",
+    "SqlError",
+    "SqlResult",
     "StatusResult",
     "TimeToLiveResult",
     "Txn",

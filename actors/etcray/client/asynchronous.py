@@ -24,6 +24,7 @@ from etcray.client.requests import (
     TxnParts,
 )
 from etcray.client.retry import Attempts, EndpointRound, parse_endpoints
+from etcray.client.sql import Parameters, SqlCall, SqlResult
 from etcray.client.values import Data
 from etcray.client.watching import WatchOptions
 from etcray_storage import errors as store
@@ -126,6 +127,30 @@ class AsyncClient:
     def election(self, name: Data, ttl: int = 10, session: AsyncSession | None = None) -> AsyncElection:
         """An election of that name. Without a session it has a lease of `ttl` seconds."""
         return AsyncElection(self, name, ttl, session)
+
+    async def sql(
+        self,
+        query: str,
+        parameters: Parameters | None = None,
+        *,
+        stale: bool = False,
+        timeout: float | None = None,
+        rows_max: int | None = None,
+    ) -> SqlResult:
+        """As `Client.sql`; a cancelled task cancels the query."""
+        call = SqlCall(
+            query,
+            parameters,
+            stale=stale,
+            timeout=timeout,
+            rows_max=rows_max,
+            retry_seconds=self.timeout,
+        )
+        try:
+            return await asyncio.to_thread(call.run, self._round, self._jitter)
+        except asyncio.CancelledError:
+            call.abort()
+            raise
 
     async def members(self) -> tuple[results.Member, ...]:
         return await self._call(calls.members())

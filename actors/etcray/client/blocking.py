@@ -23,6 +23,7 @@ from etcray.client.requests import (
     TxnParts,
 )
 from etcray.client.retry import Attempts, EndpointRound, parse_endpoints
+from etcray.client.sql import Parameters, SqlCall, SqlResult
 from etcray.client.values import Data
 from etcray.client.watching import WatchOptions
 from etcray_storage import errors as store
@@ -121,6 +122,29 @@ class Client:
     def election(self, name: Data, ttl: int = 10, session: Session | None = None) -> Election:
         """An election of that name. Without a session it has a lease of `ttl` seconds."""
         return Election(self, name, ttl, session)
+
+    def sql(
+        self,
+        query: str,
+        parameters: Parameters | None = None,
+        *,
+        stale: bool = False,
+        timeout: float | None = None,
+        rows_max: int | None = None,
+    ) -> SqlResult:
+        """Ask the history: one SELECT over its tables (`SHOW TABLES` names them). Parameters are for ? (a
+        list) or $name (a mapping). The answer has everything that was committed before the call, unless
+        it may be `stale`. `timeout` bounds the query in seconds (30); the client's own bounds how long
+        the way to the history is looked for. Raises SqlError, UnavailableError."""
+        call = SqlCall(
+            query,
+            parameters,
+            stale=stale,
+            timeout=timeout,
+            rows_max=rows_max,
+            retry_seconds=self.timeout,
+        )
+        return call.run(self._round, self._jitter)
 
     def members(self) -> tuple[results.Member, ...]:
         return self._call(calls.members())

@@ -27,6 +27,11 @@ class UnavailableError(EtcrayError):
     """No answer in time, and nothing was changed: it was a read, or a write that was never sent.
     Calling again is safe."""
 
+    def __init__(self, code: Code, message: str, *, is_passing: bool = True) -> None:
+        super().__init__(code, message)
+        self.is_passing = is_passing
+        """False: it is so by the cluster's options, and calling again will not help."""
+
 
 class NotAnsweredError(EtcrayError):
     """A write was sent and its answer did not come: it may be done, or be done later, or never.
@@ -70,6 +75,19 @@ class ExhaustedError(EtcrayError):
 
 class AccessDeniedError(EtcrayError):
     """Not allowed, or not known who asks."""
+
+
+class SqlError(EtcrayError):
+    """A query was refused or stopped; nothing was changed, as by any query."""
+
+    def __init__(self, code: Code, message: str, reason: str) -> None:
+        super().__init__(code, message)
+        self.reason = reason
+        """invalid, refused, retention: correct the query. timeout, too_many_rows, out_of_memory: ask for
+        less, or set the limits higher. busy, cancelled: ask again."""
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class CorruptError(EtcrayError):
