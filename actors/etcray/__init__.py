@@ -13,9 +13,9 @@ What this package promises
 --------------------------
 - A write that was answered is on the disks of a majority of the members, and no crash, restart or
   loss of a minority takes it back. Reads see every write that was answered before they began.
-- A member, a gateway or the supervisor that dies is created again, where its directory and its port
-  are, without anybody's help. A cluster that was stopped, or killed as a whole, serves what it had
-  when it is launched again on its data directory.
+- A member, a gateway, the history or the supervisor that dies is created again, where its directory and
+  its port are, without anybody's help. A cluster that was stopped, or killed as a whole, serves what it
+  had when it is launched again on its data directory.
 - Two members never use one directory, two launches never use one data directory, and a member that
   lost its disk is not taken for one that never promised anything.
 
@@ -26,6 +26,7 @@ How a cluster is made and kept
     supervisor        a detached Ray actor that Ray restarts; it creates all others and heals them
     members           one Ray actor each, never restarted by Ray: only the supervisor knows where
     gateways          stateless Ray actors; clients talk to them
+    history           a Ray actor with a copy of every revision, which answers SQL
     run record        a small file by which the commands of one user find the clusters they started
 
 The supervisor watches the processes themselves (the kernel tells a death in microseconds, Ray within
@@ -47,6 +48,7 @@ Where to read on
     raft/         the consensus core, pure
     node/         one member: the core, its log, its state machine and its peers put together
     gateway/      HTTP/2, gRPC and JSON for clients
+    history/      the copy of all revisions, and SQL over it
     client/       the Python client
     cli/          the command line
     spec, state_file, run_file, launch, supervision, supervisor, cluster

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -12,20 +13,35 @@ import msgspec
 
 from etcray import launch as launching
 from etcray import ray_runtime, run_file
-from etcray.errors import ClusterNotFoundError, NotReadyError
+from etcray.errors import ClusterNotFoundError, MembershipError, NotReadyError, OptionsError
 from etcray.processes import wait_until_gone
 from etcray.ray_runtime import RaySession
-from etcray.status import ClusterStatus, decode_status
+from etcray.spec import HISTORY_NAME
+from etcray.status import ClusterStatus, MemberReport, decode_status
 from etcray.supervision import Phase
+from etcray.supervisor.goals import Add, Goal, Lead, Promote, Remove, Resize, Update, encode_goal
 
 if TYPE_CHECKING:
     from etcray.client import AsyncClient, Client
+    from etcray.client.sql import Parameters, SqlResult
 
 READY_SECONDS: Final = 60.0
 STATUS_SECONDS: Final = 30.0
 """A supervisor that was killed is back well within this."""
 
 STOP_SECONDS: Final = 60.0
+CHANGE_SECONDS: Final = 120.0
+"""A change of the membership that is not done by then is reported. It includes a new member's catching up."""
+
+NODES_IN_WORDS: Final = ", ".join(map(str, launching.NODES_ALLOWED))
+NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+
+Teller = Callable[[str], None]
+"""Hears of each step that takes time."""
+
+
+def _silent(_step: str) -> None:
+    """For whoever does not want to hear."""
 
 
 class Cluster:
@@ -54,6 +70,8 @@ class Cluster:
         listen: str = "127.0.0.1:2379",
         address: str | None = None,
         *,
+        replace_after: float | None = None,
+        history: bool = True,
         timeout: float = READY_SECONDS,
     ) -> Cluster:
         """Start a cluster, or start again the one that `data_dir` holds, and wait until it serves.
@@ -62,11 +80,22 @@ class Cluster:
         ports that follow; port 0 lets the system choose. Runs in the Ray at `address` ("auto" finds
         one), else in the Ray that this program is connected to, and then goes on after the program
         ends; or else in a new Ray of its own on this machine, and then ends with the program.
+        A member whose Ray node is gone for `replace_after` seconds (60 unless stored otherwise; 0: never)
+        is replaced on another node.
+        ends; or else in a new Ray of its own on this machine, and then ends with the program. With
+        `history` (see `sql`) it keeps every revision; the cluster serves before its history does.
 
         Raises ClusterError (see `etcray.errors`) or DataDirectoryError; nothing is left running then.
         """
         options = launching.LaunchOptions(
-            name=name, nodes=nodes, gateways=gateways, data_dir=data_dir, listen=listen, address=address
+            name=name,
+            nodes=nodes,
+            gateways=gateways,
+            data_dir=data_dir,
+            listen=listen,
+            address=address,
+            replace_after=replace_after,
+            history=history,
         )
         cluster = cls.launch_with(options)
         try:
@@ -82,7 +111,7 @@ class Cluster:
         options: launching.LaunchOptions,
         *,
         tell: Callable[[str], None] = lambda step: None,
-        factories: launching.Factories = (launching.member_class, launching.gateway_class),
+        factories: launching.Factories = launching.FACTORIES,
     ) -> Cluster:
         """As `launch`, with everything that can be chosen, and without waiting: call `wait_ready`.
         `tell` hears of each step that takes time."""
@@ -129,6 +158,19 @@ class Cluster:
 
         return AsyncClient(list(self.endpoints), timeout=timeout)
 
+    def sql(
+        self,
+        query: str,
+        parameters: Parameters | None = None,
+        *,
+        stale: bool = False,
+        timeout: float | None = None,
+        rows_max: int | None = None,
+    ) -> SqlResult:
+        """Ask the history, through a gateway; see `Client.sql`."""
+        with self.client() as client:
+            return client.sql(query, parameters, stale=stale, timeout=timeout, rows_max=rows_max)
+
     def status(self) -> ClusterStatus:
         """The state of every part. Raises ClusterNotFoundError if the cluster was stopped."""
         import ray
@@ -167,6 +209,104 @@ class Cluster:
             record = msgspec.structs.replace(self._launched.record, endpoints=status.endpoints)
             self._launched.record = record
             run_file.write(record)
+
+    # --- members ------------------------------------------------------------------------------
+
+    def resize(
+        self, voters: int, *, timeout: float = CHANGE_SECONDS, tell: Teller = _silent
+    ) -> ClusterStatus:
+        """Have so many voters (1, 3, 5 or 7): members are added as learners and promoted once they have
+        caught up, or removed, one after the other, while the cluster serves.
+
+        As all changes here: waits until it is done; `tell` hears what is being done; asking again for
+        what was begun goes on with it. Raises MembershipError with the reason if it cannot be, or is not
+        done within `timeout` seconds."""
+        if voters not in launching.NODES_ALLOWED:
+            raise OptionsError(f"a cluster has {NODES_IN_WORDS} members, not {voters}")
+        return self._reach(Resize(voters), timeout, tell)
+
+    def add_member(
+        self,
+        name: str | None = None,
+        *,
+        learner: bool = False,
+        timeout: float = CHANGE_SECONDS,
+        tell: Teller = _silent,
+    ) -> MemberReport:
+        """Add a member and start it. It becomes a voter once it has caught up, unless it is to stay a
+        learner. The name must be new in the life of the cluster; None chooses one."""
+        name = name or self.status().next_name
+        if not NAME.fullmatch(name) or name == HISTORY_NAME:
+            raise OptionsError(
+                f"{name!r} cannot be a member's name: use letters, digits, '.', '_' and '-', and not "
+                f"{HISTORY_NAME!r}"
+            )
+        if any(member.name == name for member in self.status().members):
+            raise MembershipError(f"there is a member {name} already")
+        status = self._reach(Add(name, learner), timeout, tell)
+        return next(member for member in status.members if member.name == name)
+
+    def remove_member(
+        self, member: str | int, *, timeout: float = CHANGE_SECONDS, tell: Teller = _silent
+    ) -> ClusterStatus:
+        """Remove a member, by its name or id. A leader hands its leadership over first. The member's
+        directory is set aside; its id and its name never come back."""
+        return self._reach(Remove(self._find_member(member).id), timeout, tell)
+
+    def promote_member(
+        self, member: str | int, *, timeout: float = CHANGE_SECONDS, tell: Teller = _silent
+    ) -> ClusterStatus:
+        """Make a learner a voter, as soon as it has caught up."""
+        found = self._find_member(member)
+        if not found.learner:
+            raise MembershipError(f"{found.name} is no learner, it votes already")
+        return self._reach(Promote(found.id), timeout, tell)
+
+    def update_member(
+        self, member: str | int, peer_urls: Sequence[str], *, timeout: float = CHANGE_SECONDS
+    ) -> ClusterStatus:
+        """Other peer URLs in the member list. Members of etcray find each other through Ray, so these are
+        for clients to see only."""
+        return self._reach(Update(self._find_member(member).id, tuple(peer_urls)), timeout, _silent)
+
+    def move_leader(
+        self, member: str | int, *, timeout: float = CHANGE_SECONDS, tell: Teller = _silent
+    ) -> ClusterStatus:
+        """Have that voter lead."""
+        return self._reach(Lead(self._find_member(member).id), timeout, tell)
+
+    def _find_member(self, member: str | int) -> MemberReport:
+        """By name, or by id: a number, or its hexadecimal text as etcd's tools print it."""
+        members = self.status().members
+        for found in members:
+            if member in (found.name, found.id, f"{found.id:x}", f"0x{found.id:x}"):
+                return found
+        shown = f"{member:x}" if isinstance(member, int) else repr(member)
+        known = ", ".join(f"{found.name} ({found.id:x})" for found in members)
+        raise MembershipError(f"there is no member {shown}. The members are {known}")
+
+    def _reach(self, goal: Goal, timeout: float, tell: Teller) -> ClusterStatus:
+        import ray
+
+        reference = self._supervisor.reach.remote(encode_goal(goal), timeout)
+        deadline = time.monotonic() + timeout + STATUS_SECONDS
+        told = ""
+        done: list[Any] = []
+        while not done and time.monotonic() < deadline:
+            done, _ = ray.wait([reference], timeout=0.3)
+            doing = self.status().membership
+            if doing and doing != told:
+                tell(doing)
+                told = doing
+        if not done:
+            raise NotReadyError(f"no answer from the supervisor of {self.name!r} for {timeout:.0f} s")
+        try:
+            refusal: str = ray.get(reference)
+        except ray.exceptions.RayError as error:
+            raise ClusterNotFoundError(f"the cluster {self.name!r} does not run any more") from error
+        if refusal:
+            raise MembershipError(refusal)
+        return self.status()
 
     # --- end ----------------------------------------------------------------------------------
 

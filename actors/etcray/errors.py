@@ -35,5 +35,9 @@ class NotReadyError(ClusterError):
     """The cluster did not become ready in the time given, or a member cannot be opened."""
 
 
+class MembershipError(ClusterError):
+    """The membership cannot be changed as asked, or not in the time given."""
+
+
 class CommandFailedError(ClusterError):
     """A command that was to be run for an event could not do its work."""

@@ -7,7 +7,8 @@ ones before it are undone.
 
 A data directory remembers its cluster: name, token, members and their places. A second launch on it
 continues that cluster, and options that would make it another one are refused. Gateways and their
-ports are not part of it; they are what the launch says.
+ports are not part of it; they are what the launch says. On a Ray of several machines each of them may
+remember: the newest of what they remember is continued, so that no machine is needed for a cold start.
 """
 
 from __future__ import annotations
@@ -27,13 +28,16 @@ import msgspec
 
 from etcray import ray_runtime, run_file, state_file
 from etcray.errors import ClusterRunningError, OptionsError, PortInUseError
+from etcray.placement import pin_of, spread
 from etcray.processes import process_started
 from etcray.ray_runtime import RaySession
 from etcray.run_file import RunRecord
 from etcray.spec import (
+    HISTORY_NAME,
     RAY_NAMESPACE,
     ClusterSpec,
     GatewaySpec,
+    HistorySpec,
     NodePin,
     compose_members,
     derive_cluster_id,
@@ -45,6 +49,8 @@ NODES_ALLOWED: Final = (1, 3, 5, 7)
 NODES_DEFAULT: Final = 3
 GATEWAYS_MAX: Final = 32
 SUPERVISOR_CONCURRENCY: Final = 16
+COPIES_SECONDS: Final = 30.0
+"""How long other machines may take to say what their directories hold."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
@@ -62,6 +68,16 @@ class LaunchOptions:
     """Of the first gateway; each further one takes the next port. Port 0: the system chooses each."""
     address: str | None = None
     """Of a running Ray, or `auto`. None: the Ray that this process is connected to, or a new one."""
+    replace_after: float | None = None
+    """Seconds after which a member whose Ray node is gone is replaced; 0: never. None: as stored, or 60."""
+    history: bool = True
+    """With the history actor, which answers SQL."""
+    history_retention_seconds: int | None = None
+    """What it may forget: rows that are older; None keeps all."""
+    history_retention_revisions: int | None = None
+    """All but so many of the newest revisions."""
+    history_retention_bytes: int | None = None
+    """What is more than so much on disk."""
     dashboard: bool = False
     is_command: bool = False
     """See RunRecord."""
@@ -86,8 +102,8 @@ class Launched:
         self.lock.release()
 
 
-Factories = tuple[Callable[[], type[Any]], Callable[[], type[Any]]]
-"""For the classes of members and gateways."""
+Factories = tuple[Callable[[], type[Any]], Callable[[], type[Any]], Callable[[], type[Any]]]
+"""For the classes of members, gateways and the history."""
 
 
 def member_class() -> type[Any]:
@@ -104,10 +120,20 @@ def gateway_class() -> type[Any]:
     return actor.GatewayActor
 
 
+def history_class() -> type[Any]:
+    """As `member_class`."""
+    from etcray.history import actor
+
+    return actor.HistoryActor
+
+
+FACTORIES: Final[Factories] = (member_class, gateway_class, history_class)
+
+
 def launch(
     options: LaunchOptions,
     tell: Callable[[str], None] = lambda step: None,
-    factories: Factories = (member_class, gateway_class),
+    factories: Factories = FACTORIES,
 ) -> Launched:
     """Start a supervisor for the cluster; it is not ready yet when this returns.
 
@@ -167,13 +193,24 @@ def _start(
     factories: Factories,
 ) -> Launched:
     nodes = [] if session.is_own else living_nodes()
+    stored = _newest_anywhere(options.name, directory, stored, nodes)
+    if stored is not None:
+        check_against_stored(options, stored)
     if find_supervisor(options.name) is not None:
         raise ClusterRunningError(
             f"a cluster named {options.name!r} runs in this Ray already. Use another --name, "
             f"or `etcray down --name {options.name}` first"
         )
     spec = stored or _new_spec(options, directory, nodes)
-    spec = msgspec.structs.replace(spec, gateways=place_gateways(gateways, nodes))
+    after = spec.replace_after_seconds if options.replace_after is None else options.replace_after
+    spec = msgspec.structs.replace(
+        spec,
+        gateways=place_gateways(gateways, nodes),
+        history=compose_history(options, spec, directory),
+        replace_after_seconds=after,
+        founders=spec.first_members,
+        version=spec.version + 1,
+    )
     state_file.save(directory, spec)
     record = msgspec.structs.replace(
         record,
@@ -182,7 +219,8 @@ def _start(
         token_path=session.token_path,
     )
     run_file.write(record)
-    tell(f"creating {len(spec.members)} members and {len(spec.gateways)} gateways")
+    history_too = " and the history" if spec.history is not None else ""
+    tell(f"creating {len(spec.members)} members, {len(spec.gateways)} gateways{history_too}")
     supervisor = create_supervisor(spec, factories)
     return Launched(spec, directory, lock, session, supervisor, record)
 
@@ -193,9 +231,8 @@ def create_supervisor(spec: ClusterSpec, factories: Factories) -> Any:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    from etcray.supervisor import Supervisor
+    from etcray.supervisor.actor import Supervisor
 
-    here = ray.get_runtime_context().get_node_id()
     actor: Any = ray.remote(Supervisor).options(
         name=supervisor_actor_name(spec.name),
         namespace=RAY_NAMESPACE,
@@ -205,39 +242,47 @@ def create_supervisor(spec: ClusterSpec, factories: Factories) -> Any:
         max_task_retries=-1,
         max_concurrency=SUPERVISOR_CONCURRENCY,
         enable_task_events=False,
-        scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=True),
+        scheduling_strategy=NodeAffinitySchedulingStrategy(ray_runtime.own_node(), soft=True),
     )
     return actor.remote(encode_spec(spec), *factories)
 
 
 def find_supervisor(name: str) -> Any:
     """The handle of a cluster's supervisor in the connected Ray, or None."""
-    import ray
-
-    try:
-        return ray.get_actor(supervisor_actor_name(name), namespace=RAY_NAMESPACE)
-    except ValueError:
-        return None
+    return ray_runtime.find_actor(supervisor_actor_name(name))
 
 
 def living_nodes() -> list[NodePin]:
     """The machines of the connected Ray, this one first, the others in a fixed order."""
-    import ray
+    return [pin_of(node) for node in _living_nodes_in_order()]
 
-    here = ray.get_runtime_context().get_node_id()
-    nodes = sorted(
+
+def _living_nodes_in_order() -> list[dict[str, Any]]:
+    here = ray_runtime.own_node()
+    return sorted(
         ray_runtime.living_nodes(),
         key=lambda node: (node["NodeID"] != here, node["NodeManagerHostname"], node["NodeManagerAddress"]),
     )
-    return [
-        NodePin(hostname=node["NodeManagerHostname"], address=node["NodeManagerAddress"]) for node in nodes
-    ]
+
+
+def _newest_anywhere(
+    name: str, directory: Path, stored: ClusterSpec | None, nodes: list[NodePin]
+) -> ClusterSpec | None:
+    """The newest spec that this machine or any other of the Ray cluster has. The launcher may have run
+    elsewhere before, and the membership may have changed while this machine was away."""
+    if not nodes:
+        return stored
+    elsewhere = {pin_of(node): str(node["NodeID"]) for node in _living_nodes_in_order()}
+    elsewhere.pop(nodes[0], None)
+    tasks = [ray_runtime.run_on(node, state_file.load, directory, name) for node in elsewhere.values()]
+    found = [stored, *ray_runtime.wait_for(tasks, COPIES_SECONDS)]
+    return max((spec for spec in found if spec is not None), key=lambda spec: spec.age, default=None)
 
 
 def _new_spec(options: LaunchOptions, directory: Path, nodes: list[NodePin]) -> ClusterSpec:
     token = secrets.token_hex(16)
     count = options.nodes or NODES_DEFAULT
-    pins: list[NodePin | None] = [nodes[i % len(nodes)] if nodes else None for i in range(count)]
+    pins: list[NodePin | None] = [*spread(nodes, [], count)] if nodes else [None] * count
     return ClusterSpec(
         name=options.name,
         token=token,
@@ -259,9 +304,27 @@ def check_options(options: LaunchOptions) -> tuple[str, int]:
         )
     if options.nodes is not None and options.nodes not in NODES_ALLOWED:
         raise OptionsError(f"--nodes is one of {', '.join(map(str, NODES_ALLOWED))}, not {options.nodes}")
+    if options.replace_after is not None and not 0 <= options.replace_after < float("inf"):
+        raise OptionsError(
+            f"--replace-after is a number of seconds, or 0 for never, not {options.replace_after}"
+        )
     if not 1 <= options.gateways <= GATEWAYS_MAX:
         raise OptionsError(f"--gateways is from 1 to {GATEWAYS_MAX}, not {options.gateways}")
+    _check_retention(options)
     return parse_listen(options.listen, options.gateways)
+
+
+def _check_retention(options: LaunchOptions) -> None:
+    limits = {
+        "age": options.history_retention_seconds,
+        "revisions": options.history_retention_revisions,
+        "bytes": options.history_retention_bytes,
+    }
+    for name, limit in limits.items():
+        if limit is not None and limit <= 0:
+            raise OptionsError(f"--history-retention-{name} is above 0, or left out to keep everything")
+        if limit is not None and not options.history:
+            raise OptionsError(f"--history-retention-{name} makes no sense with --no-history")
 
 
 def parse_listen(listen: str, gateways: int) -> tuple[str, int]:
@@ -281,8 +344,9 @@ def check_against_stored(options: LaunchOptions, stored: ClusterSpec) -> None:
     if options.nodes is not None and options.nodes != len(stored.members):
         raise OptionsError(
             f"the cluster {stored.name!r} in {Path(options.data_dir).absolute()} has {len(stored.members)} "
-            f"members, --nodes {options.nodes} asks for {options.nodes}. Leave --nodes out, or choose "
-            "another --data-dir or --name for a new cluster"
+            f"members, --nodes {options.nodes} asks for {options.nodes}. Leave --nodes out, and use "
+            f"`etcray resize {options.nodes}` once it runs; or choose another --data-dir or --name for a new "
+            "cluster"
         )
 
 
@@ -321,6 +385,19 @@ def place_gateways(gateways: tuple[GatewaySpec, ...], nodes: list[NodePin]) -> t
             gateway, pin=nodes[0 if ray_runtime.is_loopback(gateway.host) else gateway.index % len(nodes)]
         )
         for gateway in gateways
+    )
+
+
+def compose_history(options: LaunchOptions, spec: ClusterSpec, directory: Path) -> HistorySpec | None:
+    """Beside the first member, always: where its directory is. What it may forget is up to each launch."""
+    if not options.history:
+        return None
+    return HistorySpec(
+        directory=str(directory / HISTORY_NAME),
+        pin=spec.members[0].pin,
+        retention_seconds=options.history_retention_seconds,
+        retention_revisions=options.history_retention_revisions,
+        retention_bytes=options.history_retention_bytes,
     )
 
 

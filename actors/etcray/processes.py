@@ -54,6 +54,24 @@ def _stat_fields(process_id: int) -> list[str]:
     return text.rpartition(")")[2].split()
 
 
+def descendants(process_id: int) -> list[int]:
+    """All processes below this one, as far as /proc tells."""
+    children: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        children.setdefault(int(fields[1]), []).append(int(path.parent.name))
+    found: list[int] = []
+    waiting = [process_id]
+    while waiting:
+        below = children.get(waiting.pop(), [])
+        found += below
+        waiting += below
+    return found
+
+
 class ProcessWatch:
     """Waits for the end of watched processes, or for `wake`. One thread waits, any may wake it.
 

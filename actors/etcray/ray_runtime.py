@@ -18,14 +18,15 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any, Final
 
 from etcray.errors import RayError
-from etcray.processes import wait_until_gone
+from etcray.processes import descendants, wait_until_gone
 from etcray.spec import RAY_NAMESPACE
 
 OBJECT_STORE_BYTES: Final = 200 * 1024 * 1024
@@ -264,22 +265,114 @@ def _own_processes() -> list[int]:
     if node is None:
         return []
     started = [info.process.pid for infos in node.all_processes.values() for info in infos]
-    return sorted({*started, *(below for process_id in started for below in _descendants(process_id))})
+    return sorted({*started, *(below for process_id in started for below in descendants(process_id))})
 
 
-def _descendants(process_id: int) -> list[int]:
-    """All processes below this one, as far as /proc tells."""
-    children: dict[int, list[int]] = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        children.setdefault(int(fields[1]), []).append(int(path.parent.name))
-    found: list[int] = []
-    waiting = [process_id]
-    while waiting:
-        below = children.get(waiting.pop(), [])
-        found += below
-        waiting += below
-    return found
+# --- actors -----------------------------------------------------------------------------------
+
+
+class Failure(Enum):
+    """How a call to an actor can fail."""
+
+    DEAD = 1
+    """The actor's process ended, or will never start."""
+    UNAVAILABLE = 2
+    """It did not answer, but may again in a moment."""
+    RAISED = 3
+    """Its own code raised."""
+
+
+def failure_of(error: BaseException) -> Failure:
+    """Ray's errors first: a task error has the class of the actor's own exception as well."""
+    from ray.exceptions import ActorDiedError, ActorUnschedulableError, RayActorError
+
+    if isinstance(error, ActorDiedError | ActorUnschedulableError):
+        return Failure.DEAD
+    return Failure.UNAVAILABLE if isinstance(error, RayActorError) else Failure.RAISED
+
+
+def own_node() -> str:
+    """The id of the Ray node of this process."""
+    import ray
+
+    return str(ray.get_runtime_context().get_node_id())
+
+
+def locate(_actor: object) -> tuple[int, str]:
+    """Runs inside any actor, by `__ray_call__`: its process and its Ray node."""
+    return os.getpid(), own_node()
+
+
+def find_actor(name: str) -> Any:
+    """The handle of a named actor of etcray's, or None."""
+    import ray
+
+    try:
+        return ray.get_actor(name, namespace=RAY_NAMESPACE)
+    except ValueError:
+        return None
+
+
+def create_actor(
+    actor_class: type[Any], arguments: Sequence[Any], *, name: str, node: str, options: dict[str, Any]
+) -> Any:
+    """A detached actor that Ray never restarts, on that node and no other. Raises ValueError if Ray still
+    has an actor of that name."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    configured: Any = ray.remote(actor_class).options(
+        name=name,
+        namespace=RAY_NAMESPACE,
+        lifetime="detached",
+        num_cpus=0,
+        max_restarts=0,
+        max_task_retries=0,
+        enable_task_events=False,
+        scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
+        **options,
+    )
+    return configured.remote(*arguments)
+
+
+def end_actor(handle: Any) -> None:
+    """End its process, and free its name. Idempotent."""
+    import ray
+
+    ray.kill(handle, no_restart=True)
+
+
+def wait_for(references: list[Any], seconds: float) -> list[Any]:
+    """The answers that have come within so many seconds, without those that were errors."""
+    import ray
+
+    if not references:
+        return []
+    done, _ = ray.wait(references, num_returns=len(references), timeout=seconds)
+    answers = []
+    for reference in done:
+        with suppress(ray.exceptions.RayError):
+            answers.append(ray.get(reference))
+    return answers
+
+
+def run_on(node: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Run a function on a Ray node; the reference to its answer."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    strategy = NodeAffinitySchedulingStrategy(node, soft=False)
+    task: Any = ray.remote(function).options(num_cpus=0, max_retries=0, scheduling_strategy=strategy)
+    return task.remote(*arguments)
+
+
+def actor_names(prefix: str) -> list[str]:
+    """The names of etcray's living actors that begin so."""
+    import ray
+
+    actors = ray.util.list_named_actors(all_namespaces=True)
+    return sorted(
+        actor["name"]
+        for actor in actors
+        if actor["namespace"] == RAY_NAMESPACE and actor["name"].startswith(prefix)
+    )

@@ -1,8 +1,10 @@
 """What the launcher keeps on disk: `<data-dir>/<cluster name>/cluster.json`, and a lock beside it.
 
-The file is the cluster's birth certificate: its token, its members and where each of them lives. It
-is written before the first member starts, atomically (write, sync, rename, sync the directory), and
-changes only when the cluster has been formed. Without it a directory holds no cluster.
+The file is the cluster's birth certificate: its token, its founders, its members of today and where each
+of them lives. It is written before the first member starts, atomically (write, sync, rename, sync the
+directory), and again by the supervisor with each change of the membership. Every member's directory has
+a copy: on a node where only members are, or where the file was lost, the newest copy serves in its place.
+Without either a directory holds no cluster.
 
 Paths are not believed: a data directory may have been moved, so the members' directories are derived
 from where the file was found.
@@ -24,6 +26,8 @@ from etcray_storage.errors import DataDirectoryError
 FORMAT: Final = 1
 FILE_NAME: Final = "cluster.json"
 LOCK_NAME: Final = "launch.lock"
+ASIDE: Final = ".removed-"
+"""In the name of a directory whose member was removed."""
 
 
 class _Version(msgspec.Struct):
@@ -40,11 +44,31 @@ class _Content(msgspec.Struct, kw_only=True):
 def load(directory: Path, name: str) -> ClusterSpec | None:
     """The cluster that is stored in `directory` (the cluster's own, not the data directory above
     it), or None. Raises DataDirectoryError if what is there cannot be used as cluster `name`."""
+    copies = [spec for path in _copies(directory) if (spec := _read_copy(path)) is not None]
+    own = read(directory)
+    if own is None and not copies:
+        _refuse_orphans(directory)
+        return None
+    spec = max([spec for spec in (own, *copies) if spec is not None], key=lambda spec: spec.age)
+    path = directory / FILE_NAME
+    if spec.name != name:
+        raise DataDirectoryError(
+            f"{directory} holds cluster {spec.name!r}, not {name!r}. Directories cannot be renamed: "
+            f"use --name {spec.name} with a directory of that name, or another --data-dir"
+        )
+    if spec.cluster_id != derive_cluster_id(spec.name, spec.token, spec.epoch):
+        raise DataDirectoryError(
+            f"{path} was changed: its cluster id does not follow from its token. Restore it from a copy"
+        )
+    return _at_home(spec, directory)
+
+
+def read(directory: Path) -> ClusterSpec | None:
+    """The spec in this very directory as it is, or None. Raises DataDirectoryError if it is damaged."""
     path = directory / FILE_NAME
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
-        _refuse_orphans(directory)
         return None
     except OSError as error:
         raise DataDirectoryError(f"cannot read {path}: {error.strerror}. Check its owner and mode") from error
@@ -55,21 +79,34 @@ def load(directory: Path, name: str) -> ClusterSpec | None:
                 f"{path} has format {version}, this etcray knows formats up to {FORMAT}: "
                 "start it with the newer version that wrote it"
             )
-        spec = msgspec.json.decode(raw, type=_Content).cluster
+        return msgspec.json.decode(raw, type=_Content).cluster
     except msgspec.DecodeError as error:
         raise DataDirectoryError(
             f"{path} is not a cluster file ({error}). Restore it from a copy, or use another --data-dir"
         ) from error
-    if spec.name != name:
-        raise DataDirectoryError(
-            f"{directory} holds cluster {spec.name!r}, not {name!r}. Directories cannot be renamed: "
-            f"use --name {spec.name} with a directory of that name, or another --data-dir"
-        )
-    if spec.cluster_id != derive_cluster_id(spec.name, spec.token):
-        raise DataDirectoryError(
-            f"{path} was changed: its cluster id does not follow from its token. Restore it from a copy"
-        )
-    return _at_home(spec, directory)
+
+
+def _copies(directory: Path) -> list[Path]:
+    """The members' directories that hold one. Those of removed members were set aside, and do not count."""
+    return sorted(path.parent for path in directory.glob(f"*/{FILE_NAME}") if ASIDE not in path.parent.name)
+
+
+def _read_copy(directory: Path) -> ClusterSpec | None:
+    """A damaged copy is none: there are others."""
+    try:
+        return read(directory)
+    except DataDirectoryError:
+        return None
+
+
+def set_aside(member_directory: Path) -> None:
+    """Out of the way, but not gone: the directory of a member that was removed. Its place is free then."""
+    if member_directory.is_dir():
+        number = 1
+        while (target := member_directory.with_name(f"{member_directory.name}{ASIDE}{number}")).exists():
+            number += 1
+        member_directory.rename(target)
+        _sync_directory(member_directory.parent)
 
 
 def save(directory: Path, spec: ClusterSpec) -> None:
@@ -145,11 +182,14 @@ def _at_home(spec: ClusterSpec, directory: Path) -> ClusterSpec:
         msgspec.structs.replace(member, data_directory=str(directory / member.name))
         for member in spec.members
     )
-    return msgspec.structs.replace(spec, members=members)
+    history = spec.history
+    if history is not None:
+        history = msgspec.structs.replace(history, directory=str(directory / Path(history.directory).name))
+    return msgspec.structs.replace(spec, members=members, history=history)
 
 
 def _refuse_orphans(directory: Path) -> None:
-    """Members' data without a cluster file is never silently taken for a new cluster."""
+    """Members' data without any cluster file is never silently taken for a new cluster."""
     if not directory.is_dir():
         return
     orphans = sorted(p.name for p in directory.iterdir() if p.is_dir() and any(p.iterdir()))

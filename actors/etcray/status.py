@@ -30,6 +30,8 @@ class MemberReport(ActorReport, frozen=True, kw_only=True):
     id: MemberId
     role: str
     """leader, candidate, pre-candidate or follower; unknown before the first answer"""
+    learner: bool
+    """It has no vote, by the replicated list."""
     term: Term
     leader: MemberId
     commit_index: Index
@@ -38,6 +40,9 @@ class MemberReport(ActorReport, frozen=True, kw_only=True):
     ready: bool
     data_directory: str
     size_bytes: int
+    peer_urls: tuple[str, ...] = ()
+    client_urls: tuple[str, ...] = ()
+    """As in the replicated list; both empty while the member is not in it."""
 
 
 class GatewayReport(ActorReport, frozen=True, kw_only=True):
@@ -46,6 +51,24 @@ class GatewayReport(ActorReport, frozen=True, kw_only=True):
     index: int
     endpoint: str
     """HOST:PORT as clients dial it."""
+
+
+class HistoryReport(ActorReport, frozen=True, kw_only=True):
+    """The history actor; what it holds is from its last answer."""
+
+    directory: str
+    revision: int
+    """Complete through this revision."""
+    first_revision: int
+    """The oldest revision whose state can be asked for."""
+    lag_revisions: int
+    is_following: bool
+    source: str
+    """The member that it follows."""
+    rows: int
+    size_bytes: int
+    note: str
+    """What keeps it from following; empty if nothing does."""
 
 
 class SupervisorReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,7 +90,13 @@ class ClusterStatus(msgspec.Struct, frozen=True, kw_only=True):
     endpoints: tuple[str, ...]
     members: tuple[MemberReport, ...]
     gateways: tuple[GatewayReport, ...]
+    history: HistoryReport | None
+    """None for a cluster without one. It has no part in `ready`."""
     supervisor: SupervisorReport
+    membership: str = ""
+    """What is being done about the membership, in words; empty when nothing is."""
+    next_name: str = ""
+    """For a member that is to be added: one that no member has or had."""
 
 
 encode_status = msgspec.msgpack.Encoder().encode

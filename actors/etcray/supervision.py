@@ -67,10 +67,19 @@ class Charge:
 
 
 class Supervision:
-    """The circle above, for a fixed set of actors. Not thread-safe."""
+    """The circle above, for each of several actors, which come and go. Not thread-safe."""
 
     def __init__(self, names: Iterable[str], now: float) -> None:
         self.charges = {name: Charge(name=name, phase=Phase.WAITING, since=now, due=now) for name in names}
+
+    def adopt(self, name: str, now: float) -> None:
+        """One more to keep alive."""
+        assert name not in self.charges, f"{name} is kept alive already"
+        self.charges[name] = Charge(name=name, phase=Phase.WAITING, since=now, due=now)
+
+    def dismiss(self, name: str) -> None:
+        """It is not kept alive any more. What is heard of it later is nobody's news."""
+        del self.charges[name]
 
     def due(self, now: float) -> list[Charge]:
         """Which actors to create now. Tell `created` for each that was."""
@@ -140,7 +149,9 @@ class Supervision:
 
     def is_current(self, name: str, generation: int) -> bool:
         """Whether news of this generation still mean something."""
-        charge = self.charges[name]
+        charge = self.charges.get(name)
+        if charge is None:
+            return False
         return charge.generation == generation and charge.phase in (Phase.OPENING, Phase.SERVING)
 
     def _enter(self, charge: Charge, phase: Phase, now: float) -> None:

@@ -3,10 +3,16 @@
     etcray up                       start a cluster here, and watch it; Ctrl-C stops it cleanly
     etcray up --detach              the same in the background
     etcray status | down            look at it, stop it
+    etcray resize | move-leader     more or fewer members; another leader
+    etcray member ...               list, add, remove, promote, update
+    etcray recover                  go on after a majority of the members was lost
     etcray get | put | del | txn    keys and values, with etcdctl's options
     etcray watch                    events as they happen, or a command for each of them
     etcray lease ...                grant, revoke, keep-alive, timetolive, list
     etcray lock | elect             hold a lock while a command runs; take part in an election
+    etcray sql                      ask the history of all revisions; without a query, a prompt
+    etcray log | diff               what happened to a key; what differs between two revisions
+    etcray history ...              status, export as Parquet, restore an old value
 
 What it promises
 ----------------
@@ -36,12 +42,18 @@ How it is built
     up           a cluster in the foreground or the background
     screen       what `up` shows: a live table on a terminal, lines elsewhere, or JSON
     clusters     status and down
+    member       changes of the membership; `membership_commands` has their command line
+    recover      a lost majority, offline
+    sql          one query; `sql_prompt` many; `tables` prints results in every format
+    history      log and diff; `history_export`, `history_restore`, `history_status`; `history_commands` has
+                 their command line
+    options      what several commands have in common
 
 Importing `main` imports typer and nothing of Ray, DuckDB or gRPC: a `get` is over before Ray would
 have been imported.
 
 What it leaves out
 ------------------
-TLS, users, members and SQL are not here yet. etcdctl's own exit codes (5 for a cancelled watch, 128 for a
+TLS and users are not here yet. etcdctl's own exit codes (5 for a cancelled watch, 128 for a
 bad command line) are not copied.
 """

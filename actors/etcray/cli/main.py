@@ -4,12 +4,30 @@ imported when their command runs."""
 from __future__ import annotations
 
 import sys
-from enum import StrEnum
 from typing import Annotated, Any, Final, NoReturn
 
 import typer
 from typer.core import TyperCommand
 
+from etcray.cli import history_commands, membership_commands
+from etcray.cli.options import (
+    DEFAULT_ENDPOINTS,
+    DEFAULT_TIMEOUT_SECONDS,
+    Address,
+    CommandTimeout,
+    Consistency,
+    DataDirectory,
+    Endpoints,
+    FromKey,
+    Json,
+    Key,
+    Name,
+    Order,
+    Prefix,
+    PrevKv,
+    RangeEnd,
+    SortBy,
+)
 from etcray.errors import ClusterError, OptionsError
 
 EXIT_FAILED: Final = 1
@@ -23,52 +41,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-
-class SortBy(StrEnum):
-    """As etcdctl's."""
-
-    KEY = "KEY"
-    VERSION = "VERSION"
-    CREATE = "CREATE"
-    MODIFY = "MODIFY"
-    VALUE = "VALUE"
-
-
-class Order(StrEnum):
-    """As etcdctl's."""
-
-    ASCEND = "ASCEND"
-    DESCEND = "DESCEND"
-
-
-class Consistency(StrEnum):
-    """As etcdctl's."""
-
-    LINEARIZABLE = "l"
-    SERIALIZABLE = "s"
-
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
-Name = Annotated[str, typer.Option("--name", help="Name of the cluster.")]
-Address = Annotated[
-    str | None, typer.Option("--address", help="A running Ray: auto, or HOST:PORT. Default: one of its own.")
-]
-Endpoints = Annotated[
-    str,
-    typer.Option("--endpoints", envvar="ETCRAY_ENDPOINTS", help="HOST:PORT of gateways, with commas."),
-]
-CommandTimeout = Annotated[float, typer.Option("--command-timeout", help="Seconds, retries included.")]
-Prefix = Annotated[bool, typer.Option("--prefix", help="All keys that start with KEY.")]
-FromKey = Annotated[bool, typer.Option("--from-key", help="All keys that are not smaller than KEY.")]
-PrevKv = Annotated[bool, typer.Option("--prev-kv", help="Show what was there before.")]
-Key = Annotated[str, typer.Argument(metavar="KEY", show_default=False)]
-RangeEnd = Annotated[
-    str | None, typer.Argument(metavar="[RANGE_END]", help="Up to, without, this key.", show_default=False)
-]
-
-DEFAULT_ENDPOINTS: Final = "127.0.0.1:2379"
-DEFAULT_TIMEOUT_SECONDS: Final = 5.0
+history_commands.add_to(app)
 
 
 @app.command()
@@ -79,20 +52,45 @@ def up(
     ] = None,
     gateways: Annotated[int, typer.Option("--gateways", help="Gateways, on consecutive ports.")] = 1,
     name: Name = "default",
-    data_dir: Annotated[str, typer.Option("--data-dir", help="Where clusters keep their data.")] = (
-        "./etcray-data"
-    ),
+    data_dir: DataDirectory = "./etcray-data",
     address: Address = None,
     listen: Annotated[str, typer.Option("--listen", help="HOST:PORT of the first gateway.")] = (
         "127.0.0.1:2379"
     ),
+    replace_after: Annotated[
+        float | None,
+        typer.Option(
+            "--replace-after",
+            metavar="SECONDS",
+            help="Replace a member whose Ray node is gone for so long; 0: never. Default: as stored, or 60.",
+            show_default=False,
+        ),
+    ] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Return once it serves; it goes on.")] = False,
+    history: Annotated[
+        bool, typer.Option("--history/--no-history", help="Keep all revisions for SQL.")
+    ] = True,
+    retention_age: Annotated[
+        str | None,
+        typer.Option(
+            "--history-retention-age", help="Keep what is younger: 90d, 12h, 30m, 45s.", show_default=False
+        ),
+    ] = None,
+    retention_revisions: Annotated[
+        int | None,
+        typer.Option("--history-retention-revisions", help="Keep so many revisions.", show_default=False),
+    ] = None,
+    retention_bytes: Annotated[
+        str | None,
+        typer.Option("--history-retention-bytes", help="Keep so much: 500M, 20G.", show_default=False),
+    ] = None,
     dashboard: Annotated[bool, typer.Option("--dashboard", help="With Ray's dashboard.")] = False,
     json: Json = False,
 ) -> None:
     """Start a cluster, or start again the one that is stored, and show it until Ctrl-C."""
     from etcray.cli import up as command
     from etcray.launch import LaunchOptions
+    from etcray.quantities import parse_bytes, parse_seconds
 
     options = LaunchOptions(
         name=name,
@@ -101,7 +99,12 @@ def up(
         data_dir=data_dir,
         listen=listen,
         address=address,
+        history=history,
+        history_retention_seconds=None if retention_age is None else parse_seconds(retention_age),
+        history_retention_revisions=retention_revisions,
+        history_retention_bytes=None if retention_bytes is None else parse_bytes(retention_bytes),
         dashboard=dashboard,
+        replace_after=replace_after,
         is_command=True,
     )
     if detach:
@@ -112,7 +115,7 @@ def up(
 
 @app.command()
 def status(name: Name = "default", address: Address = None, json: Json = False) -> None:
-    """Show members, gateways and the supervisor of a running cluster."""
+    """Show members, gateways, the history and the supervisor of a running cluster."""
     from etcray.cli import clusters
 
     clusters.status(name, address, json)
@@ -364,6 +367,9 @@ def elect(
     from etcray.cli import lock as program
 
     program.elect(name, proposal, listen, kv.At(locals()), as_json=json)
+
+
+membership_commands.add_to(app)
 
 
 def main() -> NoReturn:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 import msgspec
 
-from etcray.status import ActorReport, ClusterStatus, MemberReport
+from etcray.status import ActorReport, ClusterStatus, HistoryReport, MemberReport
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -136,7 +136,8 @@ def status_json(status: ClusterStatus) -> dict[str, Any]:
 def headline(status: ClusterStatus) -> str:
     leader = next((member.name for member in status.members if member.id == status.leader), "nobody")
     state = "ready" if status.ready else "not ready"
-    return f"cluster {status.name} ({status.cluster_id:x}) is {state}; {leader} leads"
+    changing = f"; {status.membership}" if status.membership else ""
+    return f"cluster {status.name} ({status.cluster_id:x}) is {state}; {leader} leads{changing}"
 
 
 def how_to_connect(status: ClusterStatus) -> list[str]:
@@ -152,12 +153,20 @@ def member_cells(member: MemberReport) -> list[str]:
     return [
         member.name,
         f"{member.id:x}",
-        member.role,
+        "learner" if member.learner and member.role == "follower" else member.role,
         str(member.term),
         str(member.applied_index),
         str(member.process_id or "-"),
         state_of(member),
     ]
+
+
+def history_cells(history: HistoryReport) -> list[str]:
+    """Its name, what it holds, how far behind it is, and the revision."""
+    behind = "follows" if history.is_following else "does not follow"
+    if history.lag_revisions:
+        behind = f"{history.lag_revisions} behind"
+    return [history.name, f"{history.size_bytes / 2**20:.1f} MiB", behind, str(history.revision)]
 
 
 def state_of(actor: ActorReport) -> str:
@@ -190,6 +199,12 @@ def cluster_table(status: ClusterStatus) -> Table:
         cells = [gateway.name, gateway.endpoint, "gateway", "", "", str(gateway.process_id or "-")]
         style = None if gateway.phase == "serving" else "red"
         table.add_row(*cells, state_of(gateway), style=style)
+    if status.history is not None:
+        name, held, behind, revision = history_cells(status.history)
+        cells = [name, held, behind, "", revision, str(status.history.process_id or "-")]
+        table.add_row(
+            *cells, state_of(status.history), style=None if status.history.phase == "serving" else "red"
+        )
     table.add_row("supervisor", "", "", "", "", str(status.supervisor.process_id), "")
     return table
 
@@ -205,20 +220,35 @@ def describe(status: ClusterStatus, data_directory: str) -> list[str]:
         f"{gateway.name} on {gateway.endpoint}, pid {gateway.process_id or '-'}, {state_of(gateway)}"
         for gateway in status.gateways
     ]
+    if status.history is not None:
+        name, held, behind, revision = history_cells(status.history)
+        pid, state = status.history.process_id or "-", state_of(status.history)
+        lines.append(f"{name} at revision {revision}, {behind}, {held}, pid {pid}, {state}")
     lines.append(f"supervisor, pid {status.supervisor.process_id}")
     return lines + how_to_connect(status)
+
+
+def all_actors(status: ClusterStatus) -> list[ActorReport]:
+    """But the supervisor."""
+    return [*status.members, *status.gateways, *([status.history] if status.history else [])]
 
 
 def changes(before: ClusterStatus | None, now: ClusterStatus) -> list[str]:
     """What is worth a line: phases, processes, and who leads. Numbers that always move are not."""
     lines: list[str] = []
-    known = {a.name: a for a in (*before.members, *before.gateways)} if before else {}
-    for actor in (*now.members, *now.gateways):
+    known = {actor.name: actor for actor in all_actors(before)} if before else {}
+    gone = known.keys() - {actor.name for actor in all_actors(now)}
+    lines += [f"{name} is no member any more" for name in sorted(gone)]
+    for actor in all_actors(now):
         was = known.get(actor.name)
         moved = was is not None and actor.process_id and was.process_id and actor.process_id != was.process_id
         if was is None or was.phase != actor.phase or moved:
             lines.append(f"{actor.name} (pid {actor.process_id or '-'}) is {state_of(actor)}")
-    if before is None or (before.leader, before.ready) != (now.leader, now.ready):
+    if before is None or (before.leader, before.ready, before.membership) != (
+        now.leader,
+        now.ready,
+        now.membership,
+    ):
         lines.append(headline(now))
     if before is not None and before.supervisor.process_id != now.supervisor.process_id:
         lines.append(f"the supervisor was restarted, pid {now.supervisor.process_id}")

@@ -179,6 +179,16 @@ def arguments_of(options: LaunchOptions) -> list[str]:
         arguments += ["--nodes", str(options.nodes)]
     if options.address is not None:
         arguments += ["--address", options.address]
+    if options.replace_after is not None:
+        arguments += ["--replace-after", str(options.replace_after)]
+    if not options.history:
+        arguments.append("--no-history")
+    if options.history_retention_seconds is not None:
+        arguments += ["--history-retention-age", f"{options.history_retention_seconds}s"]
+    if options.history_retention_revisions is not None:
+        arguments += ["--history-retention-revisions", str(options.history_retention_revisions)]
+    if options.history_retention_bytes is not None:
+        arguments += ["--history-retention-bytes", str(options.history_retention_bytes)]
     if options.dashboard:
         arguments.append("--dashboard")
     return arguments
