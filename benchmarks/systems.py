@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from benchmarks.etcd import EtcdCluster, free_ports
 from benchmarks.processes import Groups
@@ -108,6 +108,12 @@ class Etcray:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"etcray is not ready: {status}")
             time.sleep(0.5)
+
+    def history(self) -> dict[str, Any]:
+        """What the status says of the history, ready or not."""
+        status = json.loads(self._run("status", "--name", self._cluster, "--json"))
+        found: dict[str, Any] = status["history"]
+        return found
 
     def process_groups(self) -> Groups:
         groups: dict[str, list[int]] = {"gateway": [], "leader": [], "followers": []}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from pathlib import Path
@@ -20,11 +21,11 @@ from etcray.launch import (
     launch,
     place_gateways,
 )
-from etcray.placement import check_directory, choose_node
+from etcray.placement import check_directory, choose_node, pin_of, spread
 from etcray.processes import process_started
 from etcray.run_file import RunRecord
 from etcray.spec import ClusterSpec, NodePin, compose_members, derive_cluster_id
-from etcray_storage.errors import DataDirectoryError
+from etcray_storage.errors import DataDirectoryError, QuarantinedError
 
 
 def make_spec(directory: Path, name: str = "here", count: int = 3) -> ClusterSpec:
@@ -51,8 +52,13 @@ def own_run_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (LaunchOptions(nodes=2), "--nodes"),
         (LaunchOptions(nodes=0), "--nodes"),
         (LaunchOptions(gateways=0), "--gateways"),
+        (LaunchOptions(replace_after=-1), "--replace-after"),
+        (LaunchOptions(replace_after=float("nan")), "--replace-after"),
         (LaunchOptions(name="a/b"), "name"),
         (LaunchOptions(name=""), "name"),
+        (LaunchOptions(history_retention_seconds=0), "--history-retention-age"),
+        (LaunchOptions(history_retention_bytes=-1), "--history-retention-bytes"),
+        (LaunchOptions(history=False, history_retention_revisions=5), "--no-history"),
         (LaunchOptions(listen="2379"), "--listen"),
         (LaunchOptions(listen="localhost:http"), "--listen"),
         (LaunchOptions(listen="127.0.0.1:65535", gateways=2), "65536"),
@@ -164,6 +170,60 @@ def test_a_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
         state_file.make_directory(tmp_path / "file" / "here")
 
 
+def test_the_newest_of_several_copies_is_read(tmp_path: Path) -> None:
+    spec = make_spec(tmp_path)
+    for version, name in enumerate(("member1", "member2", "member3")):
+        (tmp_path / name).mkdir()
+        state_file.save(tmp_path / name, msgspec.structs.replace(spec, version=version))
+    assert state_file.load(tmp_path, "here") == msgspec.structs.replace(spec, version=2)
+    state_file.save(tmp_path, msgspec.structs.replace(spec, version=9))
+    assert state_file.load(tmp_path, "here") == msgspec.structs.replace(spec, version=9)
+
+
+def test_a_recovery_outdates_every_copy_of_the_epoch_before(tmp_path: Path) -> None:
+    spec = msgspec.structs.replace(make_spec(tmp_path), version=70)
+    (tmp_path / "member1").mkdir()
+    state_file.save(tmp_path / "member1", spec)
+    later = msgspec.structs.replace(
+        spec, version=1, epoch=1, cluster_id=derive_cluster_id("here", "token", 1), members=spec.members[:1]
+    )
+    state_file.save(tmp_path, later)
+    assert state_file.load(tmp_path, "here") == later
+
+
+def test_a_damaged_copy_and_one_of_a_removed_member_do_not_count(tmp_path: Path) -> None:
+    spec = make_spec(tmp_path)
+    state_file.save(tmp_path, spec)
+    for name in ("member1", "member2"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "member1" / "cluster.json").write_text("{")
+    state_file.save(tmp_path / "member2", msgspec.structs.replace(spec, version=5))
+    state_file.set_aside(tmp_path / "member2")
+    assert state_file.load(tmp_path, "here") == spec
+
+
+def test_directories_are_set_aside_one_beside_the_other(tmp_path: Path) -> None:
+    for _ in range(2):
+        (tmp_path / "member1").mkdir()
+        state_file.set_aside(tmp_path / "member1")
+    state_file.set_aside(tmp_path / "member1")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["member1.removed-1", "member1.removed-2"]
+
+
+def test_a_file_of_an_older_etcray_has_the_members_as_founders(tmp_path: Path) -> None:
+    state_file.save(tmp_path, make_spec(tmp_path))
+    content = json.loads((tmp_path / "cluster.json").read_text())
+    for field in ("founders", "epoch", "version", "replace_after_seconds"):
+        content["cluster"].pop(field, None)
+    for member in content["cluster"]["members"]:
+        member.pop("joining")
+    (tmp_path / "cluster.json").write_text(json.dumps(content))
+    stored = state_file.load(tmp_path, "here")
+    assert stored is not None
+    assert [founder.id for founder in stored.first_members] == [member.id for member in stored.members]
+    assert stored.replace_after_seconds == 60
+
+
 def test_two_launches_do_not_share_a_directory(tmp_path: Path) -> None:
     first = state_file.LaunchLock(tmp_path)
     with pytest.raises(ClusterRunningError, match=str(os.getpid())):
@@ -174,10 +234,10 @@ def test_two_launches_do_not_share_a_directory(tmp_path: Path) -> None:
 
 def test_a_member_that_lost_its_directory_is_not_started_empty(tmp_path: Path) -> None:
     member = make_spec(tmp_path).members[0]
-    with pytest.raises(DataDirectoryError, match="gone"):
+    with pytest.raises(QuarantinedError, match="gone"):
         check_directory(member)
     (tmp_path / "member1").mkdir()
-    with pytest.raises(DataDirectoryError, match="gone"):
+    with pytest.raises(QuarantinedError, match="gone"):
         check_directory(member)
     (tmp_path / "member1" / "identity.json").touch()
     check_directory(member)
@@ -233,6 +293,28 @@ def test_actors_take_turns_where_several_nodes_run_on_one_machine() -> None:
     nodes = [node(name, "a", "10.0.0.1") for name in ("z", "x", "y")]
     pin = NodePin(hostname="a", address="10.0.0.1")
     assert [choose_node(pin, nodes, place) for place in range(4)] == ["x", "y", "z", "x"]
+
+
+def named(node_id: str, name: str) -> dict[str, object]:
+    return {**node(node_id, "a", "10.0.0.1"), "NodeName": name}
+
+
+def test_a_pin_of_a_named_node_means_no_other() -> None:
+    nodes = [named("x", "left"), named("y", "right"), named("z", "10.0.0.1")]
+    pins = [pin_of(each) for each in nodes]
+    assert [pin.node_name for pin in pins] == ["left", "right", ""]
+    assert choose_node(pins[1], nodes, 0) == "y"
+    with pytest.raises(LookupError, match="named right"):
+        choose_node(pins[1], nodes[:1], 0)
+    assert choose_node(pins[2], nodes[:1], 0) == "x"
+
+
+def test_members_spread_over_the_nodes_that_have_the_fewest() -> None:
+    a, b, c = (NodePin(hostname=name, address="10.0.0.1") for name in "abc")
+    assert spread([a, b, c], [], 5) == [a, b, c, a, b]
+    assert spread([a, b, c], [a, b], 1) == [c]
+    assert spread([a, b], [a, b, None], 2) == [a, b]
+    assert spread([a, a, b], [a], 2) == [a, b]
 
 
 def test_a_pin_never_falls_back_to_another_machine() -> None:
