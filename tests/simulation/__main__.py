@@ -1,0 +1,115 @@
+"""Runs seeds from the command line.
+
+python -m tests.simulation --seeds 1000 [--from 0] [--jobs 2] [--profile lossy]
+python -m tests.simulation --seed 17            # one seed again, with its counts
+python -m tests.simulation --seeds 100000 --ray # over all CPUs of a Ray cluster
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any, NamedTuple
+
+from tests.simulation.profiles import PROFILES, profile_named
+from tests.simulation.simulation import run_seed
+
+CHUNK_SEEDS = 25
+"""Seeds that a worker runs before it reports."""
+
+
+class Report(NamedTuple):
+    """What a piece of the seeds came to."""
+
+    seeds: int
+    counts: Counter[str]
+    profiles: Counter[str]
+    failures: list[str]
+    cpu_seconds: float
+
+
+def run_seeds(seeds: Iterable[int], profile: str = "") -> Report:
+    """Run them one after the other; a failure does not end the rest."""
+    began = time.process_time()
+    number, counts, profiles = 0, Counter[str](), Counter[str]()
+    failures = []
+    for seed in seeds:
+        number += 1
+        try:
+            outcome = run_seed(seed, profile_named(profile) if profile else None)
+        except Exception as error:
+            notes = "\n".join(getattr(error, "__notes__", []))
+            failures.append(f"seed {seed}: {type(error).__name__}: {error}\n{notes}")
+        else:
+            counts += outcome.counts
+            profiles[outcome.profile] += 1
+    return Report(number, counts, profiles, failures, time.process_time() - began)
+
+
+def _chunks(first: int, count: int) -> Iterator[range]:
+    for start in range(first, first + count, CHUNK_SEEDS):
+        yield range(start, min(start + CHUNK_SEEDS, first + count))
+
+
+def _on_processes(first: int, count: int, jobs: int, profile: str) -> Iterator[Report]:
+    with ProcessPoolExecutor(jobs) as pool:
+        chunks = list(_chunks(first, count))
+        yield from pool.map(run_seeds, chunks, [profile] * len(chunks))
+
+
+def _on_ray(first: int, count: int, profile: str) -> Iterator[Report]:
+    import ray
+
+    ray.init(address="auto", runtime_env={"env_vars": {"PYTHONPATH": ":".join(sys.path)}})
+    task: Any = ray.remote(run_seeds)
+    waiting = [task.remote(chunk, profile) for chunk in _chunks(first, count)]
+    while waiting:
+        done, waiting = ray.wait(waiting)
+        yield from ray.get(done)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation")
+    parser.add_argument("--seed", type=int, help="run this one and show what happened in it")
+    parser.add_argument("--seeds", type=int, default=1000)
+    parser.add_argument("--from", dest="first", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--ray", action="store_true", help="as tasks of the running Ray cluster")
+    parser.add_argument("--profile", default="", choices=["", *(profile.name for _, profile in PROFILES)])
+    options = parser.parse_args()
+    if options.seed is not None:
+        profile = profile_named(options.profile) if options.profile else None
+        outcome = run_seed(options.seed, profile)
+        print(f"seed {outcome.seed}: {outcome.profile}, trace {outcome.trace:016x}")
+        print("\n".join(f"{count:8} {what}" for what, count in sorted(outcome.counts.items())))
+        return 0
+    began = time.monotonic()
+    if options.ray:
+        reports = _on_ray(options.first, options.seeds, options.profile)
+    else:
+        reports = _on_processes(options.first, options.seeds, options.jobs, options.profile)
+    seeds, cpu_seconds, failures = 0, 0.0, 0
+    counts, profiles = Counter[str](), Counter[str]()
+    for report in reports:
+        seeds += report.seeds
+        cpu_seconds += report.cpu_seconds
+        counts += report.counts
+        profiles += report.profiles
+        failures += len(report.failures)
+        for failure in report.failures:
+            print(failure, flush=True)
+    print("\n".join(f"{count:10} {what}" for what, count in sorted(counts.items())))
+    print(", ".join(f"{name} {count}" for name, count in sorted(profiles.items())))
+    print(
+        f"{seeds} seeds, {failures} failed, {time.monotonic() - began:.0f} s, "
+        f"{60 * seeds / max(cpu_seconds, 0.001):.0f} a minute of one core"
+    )
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
