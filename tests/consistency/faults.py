@@ -1,0 +1,312 @@
+"""What is done to a running cluster, kind by kind.
+
+Each fault ends healed: whoever was stopped goes on, whoever was cut off is connected. Killed processes come
+back by themselves, which is the cluster's own work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from typing import Any, Final
+
+from tests.consistency.fault_files import ENTRIES_KEPT, count_snapshots, cut_file, slow_file
+from tests.consistency.mix import EVERYTHING
+from tests.consistency.recorder import Clients, Truth
+from tests.consistency.running import ClusterProcessError, RunningCluster, is_gone
+
+HEAL_SECONDS_MAX: Final = 90.0
+SNAPSHOT_LAG_ENTRIES: Final = 3 * ENTRIES_KEPT
+SNAPSHOT_SECONDS_MAX: Final = 25.0
+RESIZES_MAX: Final = 3
+
+
+class NotHealedError(Exception):
+    """The cluster was left alone, and did not come back."""
+
+
+class Faults:
+    """Does things to one cluster, at random but repeatably chosen."""
+
+    def __init__(self, cluster: RunningCluster, clients: Clients, truth: Truth, seed: int) -> None:
+        self._cluster = cluster
+        self._clients = clients
+        self._truth = truth
+        self._random = random.Random(f"faults {seed}")
+        self.restarts: dict[int, list[tuple[float, float]]] = {}
+        """By member: between which times each of its incarnations was ended."""
+        self.snapshots = 0
+        """Pieces of snapshots that were sent to members that had been cut off."""
+        self.kinds: dict[str, Callable[[], Awaitable[str]]] = {
+            "kill": self.kill,
+            "majority": self.kill_several,
+            "pause": self.pause,
+            "cut": self.cut,
+            "slow-disk": self.slow_disk,
+            "gateway": self.gateway,
+            "supervisor": self.supervisor,
+            "gcs": self.gcs,
+            "compaction": self.compaction,
+            "snapshot": self.snapshot,
+            "membership": self.membership,
+        }
+
+    async def do(self, kind: str) -> str:
+        """Do it and heal it; says what was done."""
+        return await self.kinds[kind]()
+
+    # --- processes ------------------------------------------------------------------------------
+
+    async def kill(self) -> str:
+        """The leader or another one."""
+        member = await self._choose_member()
+        self._kill_members([member])
+        return f"killed {member['name']} ({member['role']})"
+
+    async def kill_several(self) -> str:
+        """Most or all of them at once: nothing but the disks is left of their state."""
+        members = list((await self._status())["members"])
+        self._random.shuffle(members)
+        victims = members[: self._random.randint(len(members) // 2 + 1, len(members))]
+        self._kill_members(victims)
+        return f"killed {len(victims)} members at once"
+
+    async def pause(self) -> str:
+        """Long enough, mostly, for the others to elect another leader: then a zombie wakes up."""
+        member = await self._choose_member()
+        seconds = self._random.choice((0.3, 1.0, 2.0, 4.0))
+        await self._stand_still([member["process_id"]], seconds)
+        return f"paused {member['name']} ({member['role']}) for {seconds} s"
+
+    async def gateway(self) -> str:
+        gateway = self._random.choice((await self._status())["gateways"])
+        if self._random.random() < 0.5:
+            _end(gateway["process_id"])
+            return f"killed {gateway['name']}"
+        seconds = self._random.choice((0.5, 2.0, 4.0))
+        await self._stand_still([gateway["process_id"]], seconds)
+        return f"paused {gateway['name']} for {seconds} s"
+
+    async def supervisor(self) -> str:
+        """And half of the time a member, while nobody looks after it."""
+        status = await self._status()
+        _end(status["supervisor"]["process_id"])
+        if self._random.random() < 0.5:
+            return "killed the supervisor"
+        member = self._random.choice(status["members"])
+        self._kill_members([member])
+        return f"killed the supervisor and {member['name']}"
+
+    async def gcs(self) -> str:
+        """Ray's control service dies, and with it this Ray: a new one starts on the same directories."""
+        status = await self._status()
+        began = time.perf_counter()
+        _end(status["ray"]["gcs_server"])
+        await asyncio.sleep(self._random.choice((0.0, 1.0, 3.0)))
+        await asyncio.to_thread(self._cluster.restart)
+        for member in status["members"]:
+            self.restarts.setdefault(member["id"], []).append((began, time.perf_counter()))
+        return "killed Ray's control service, started in a new Ray"
+
+    def _kill_members(self, members: Iterable[dict[str, Any]]) -> None:
+        for member in members:
+            before = time.perf_counter()
+            _end(member["process_id"])
+            self.restarts.setdefault(member["id"], []).append((before, time.perf_counter()))
+
+    async def _stand_still(self, processes: list[int], seconds: float) -> None:
+        for process in processes:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGSTOP)
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            for process in processes:
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGCONT)
+
+    # --- links and disks ------------------------------------------------------------------------
+
+    async def cut(self) -> str:
+        status = await self._status()
+        ids = [member["id"] for member in status["members"]]
+        alone = status["leader"] if status["leader"] in ids and self._random.random() < 0.6 else None
+        alone = alone or self._random.choice(ids)
+        others = [member for member in ids if member != alone]
+        shape, links = self._random.choice(
+            (
+                ("both ways", [(alone, o) for o in others] + [(o, alone) for o in others]),
+                ("both ways", [(alone, o) for o in others] + [(o, alone) for o in others]),
+                ("outward", [(alone, other) for other in others]),
+                ("inward", [(other, alone) for other in others]),
+                ("from one", [(alone, others[0]), (others[0], alone)]),
+            )
+        )
+        seconds = self._random.choice((0.5, 1.5, 3.0, 5.0))
+        await self._sever(links, asyncio.sleep(seconds))
+        role = "leader" if alone == status["leader"] else "follower"
+        return f"cut {alone:x} ({role}) off, {shape}, for {seconds} s"
+
+    async def snapshot(self) -> str:
+        """A follower is cut off until the others have forgotten the entries that it needs."""
+        status = await self._status()
+        followers = [m for m in status["members"] if m["id"] != status["leader"]]
+        alone = self._random.choice(followers)
+        links = [
+            pair
+            for other in status["members"]
+            if other["id"] != alone["id"]
+            for pair in ((alone["id"], other["id"]), (other["id"], alone["id"]))
+        ]
+        before = count_snapshots(self._cluster.faults)
+        lag = await self._sever(links, self._lag_behind(alone["id"]))
+        await self.healed()
+        self.snapshots += (sent := count_snapshots(self._cluster.faults) - before)
+        return f"cut {alone['name']} off until it was {lag} entries behind, {sent} pieces of a snapshot"
+
+    async def _lag_behind(self, member_id: int) -> int:
+        deadline = time.monotonic() + SNAPSHOT_SECONDS_MAX
+        while True:
+            applied = {m["id"]: m["applied_index"] for m in (await self._status())["members"]}
+            lag: int = max(applied.values()) - applied[member_id]
+            if lag > SNAPSHOT_LAG_ENTRIES or time.monotonic() > deadline:
+                await asyncio.sleep(1.0)  # For the tables to be written, and the log cut behind them.
+                return lag
+            await asyncio.sleep(0.2)
+
+    async def _sever(self, links: list[tuple[int, int]], meanwhile: Awaitable[Any]) -> Any:
+        files = [cut_file(self._cluster.faults, *link) for link in links]
+        try:
+            for file in files:
+                file.touch()
+            return await meanwhile
+        finally:
+            for file in files:
+                file.unlink(missing_ok=True)
+
+    async def slow_disk(self) -> str:
+        if not self._cluster.has_slow_disks:
+            return "nothing: there is no C compiler here"
+        status = await self._status()
+        members = self._random.sample(status["members"], self._random.choice((1, 1, 2)))
+        milliseconds = self._random.choice((20, 100, 400))
+        files = [slow_file(self._cluster.faults, member["process_id"]) for member in members]
+        seconds = self._random.choice((2.0, 4.0))
+        try:
+            for file in files:
+                file.write_text(str(milliseconds))
+            await asyncio.sleep(seconds)
+        finally:
+            for file in files:
+                file.unlink()
+        names = " and ".join(member["name"] for member in members)
+        return f"syncs of {names} took {milliseconds} ms more for {seconds} s"
+
+    async def compaction(self) -> str:
+        """Only of what the truth has seen: it could not go on otherwise."""
+        seen = self._truth.revision
+        revision = max(2, seen - self._random.choice((0, 50, 1_000, 5_000)))
+        await self._clients.compact(revision)
+        return f"compacted up to {revision} of {seen}"
+
+    # --- membership -----------------------------------------------------------------------------
+
+    async def membership(self) -> str:
+        """Members come and go, or leadership is handed over; half of the time somebody is killed or
+        paused meanwhile. Whatever came of it, there are as many voters as before at the end."""
+        status = await self._status()
+        change = asyncio.create_task(self._change(status))
+        disturbed = ""
+        if self._random.random() < 0.5:
+            await asyncio.sleep(self._random.random() * 3)
+            member = self._random.choice(status["members"])
+            if self._random.random() < 0.5:
+                self._kill_members([member])
+                disturbed = f"; meanwhile killed {member['name']}"
+            else:
+                await self._stand_still([member["process_id"]], 2.0)
+                disturbed = f"; meanwhile paused {member['name']}"
+        told = await change
+        for attempt in range(RESIZES_MAX):
+            try:
+                await self._cluster.change(do="resize", voters=self._cluster.nodes)
+                break
+            except ClusterProcessError:
+                if attempt == RESIZES_MAX - 1:
+                    raise
+        return told + disturbed
+
+    async def _change(self, status: dict[str, Any]) -> str:
+        chosen = self._random.choice(status["members"])["name"]
+        what = self._random.choice(("replace", "replace", "lead", "resize"))
+        try:
+            if what == "lead":
+                await self._cluster.change(do="lead", member=chosen)
+                return f"had {chosen} lead"
+            if what == "resize":
+                await self._cluster.change(do="resize", voters=self._cluster.nodes + 2)
+                return "added two members and removed two"
+            added = (await self._cluster.change(do="add"))["added"]
+            await self._cluster.change(do="remove", member=chosen)
+            return f"replaced {chosen} by {added}"
+        except ClusterProcessError as error:
+            return f"tried to {what} ({chosen}): {error}"
+
+    # --- looking --------------------------------------------------------------------------------
+
+    async def _choose_member(self) -> dict[str, Any]:
+        """The leader half of the time."""
+        status = await self._status()
+        leader = [member for member in status["members"] if member["id"] == status["leader"]]
+        chosen: dict[str, Any]
+        if leader and self._random.random() < 0.5:
+            chosen = leader[0]
+        else:
+            chosen = self._random.choice(status["members"])
+        return chosen
+
+    async def _status(self) -> dict[str, Any]:
+        """Of a cluster all of whose processes are known."""
+        status = await self._cluster.status()
+        deadline = time.monotonic() + HEAL_SECONDS_MAX
+        while not is_whole(status):
+            if time.monotonic() > deadline:
+                raise NotHealedError(f"not all serve: {status}")
+            await asyncio.sleep(0.1)
+            status = await self._cluster.status()
+        return status
+
+    async def healed(self) -> dict[str, Any]:
+        """Wait until clients are served, and every member is there and has what they see now."""
+        probe = await self._clients.ask_until_answered(EVERYTHING)
+        deadline = time.monotonic() + HEAL_SECONDS_MAX
+        while True:
+            status = await self._cluster.status()
+            if is_whole(status) and all(m["revision"] >= probe.revision for m in status["members"]):
+                return status
+            if time.monotonic() > deadline:
+                raise NotHealedError(f"revision {probe.revision} is not everywhere: {status}")
+            await asyncio.sleep(0.1)
+
+
+def is_whole(status: dict[str, Any]) -> bool:
+    actors = [*status["members"], *status["gateways"]]
+    return (
+        bool(status["ready"])
+        and not status["membership"]
+        and all(
+            actor["phase"] == "serving" and actor["process_id"] and not is_gone(actor["process_id"])
+            for actor in actors
+        )
+    )
+
+
+def _end(process_id: int) -> None:
+    assert process_id > 0, "a process that nobody knows"
+    with suppress(ProcessLookupError):
+        os.kill(process_id, signal.SIGKILL)
