@@ -15,6 +15,7 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -67,8 +68,38 @@ class RaySession:
 
 
 def start_own(*, dashboard: bool = False) -> RaySession:
-    """Start a Ray on this machine and connect to it. Raises RayError."""
+    """Start a Ray on this machine and connect to it. Raises RayError.
+
+    Ray gives its own processes half a minute, which may be too short for a machine that is busy with
+    something else: then what has come of it is ended, and it is started once more."""
     directory = _new_directory()
+    try:
+        return _start_in(directory, dashboard)
+    except RayError as error:
+        _end_processes_of(directory)
+        if _TOO_SLOW not in str(error):
+            raise
+    directory = _new_directory()
+    try:
+        return _start_in(directory, dashboard)
+    except RayError:
+        _end_processes_of(directory)
+        raise
+
+
+_TOO_SLOW: Final = "timed out during startup"
+
+
+def _end_processes_of(directory: Path) -> None:
+    """Those of a Ray that did not come up: children of this process, told by their command lines."""
+    for process_id in descendants(os.getpid()):
+        with suppress(OSError):
+            if os.fsencode(directory) in Path(f"/proc/{process_id}/cmdline").read_bytes():
+                os.kill(process_id, signal.SIGKILL)
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def _start_in(directory: Path, dashboard: bool) -> RaySession:
     os.environ.update({k: v for k, v in _OWN_SETTINGS.items() if k not in os.environ})
     token_path = _write_token(directory)
     import ray
@@ -87,7 +118,6 @@ def start_own(*, dashboard: bool = False) -> RaySession:
                 _temp_dir=str(directory),
             )
     except Exception as error:
-        shutil.rmtree(directory, ignore_errors=True)
         raise RayError(f"Ray could not be started on this machine: {error}") from error
     return RaySession(
         address=connected_address(), is_own=True, directory=str(directory), token_path=token_path

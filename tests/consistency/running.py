@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -144,7 +145,7 @@ class RunningCluster:
         process = self._process
         if process is not None and process.poll() is None:
             assert process.stdin is not None
-            process.stdin.close()
+            process.stdin.close()  # which it takes for the end
             try:
                 process.wait(STOP_SECONDS_MAX)
             except subprocess.TimeoutExpired:
@@ -164,6 +165,10 @@ class RunningCluster:
                 _signal(process_id, signal.SIGKILL)
         _signal(process.pid, signal.SIGKILL)
         process.wait()
+        for pipe in (process.stdin, process.stdout):
+            assert pipe is not None
+            with suppress(OSError):  # what was not said yet has nobody to hear it
+                pipe.close()
         deadline = time.monotonic() + GONE_SECONDS_MAX
         while any(not is_gone(process_id) for process_id in self.processes):
             if time.monotonic() > deadline:

@@ -83,7 +83,9 @@ class Witness:
         """Messages of the watched member are about to leave."""
         for message in decode_envelope(envelope).messages:
             if isinstance(message, AppendResponse):
-                self.promise(Promise(term=message.term, match=message.match))
+                # Entries only: an acknowledgement of what was durable before may leave before its term is
+                # (`raft`'s essay). A term protects the vote in it, and there was none yet.
+                self.promise(Promise(match=message.match))
             elif isinstance(message, VoteResponse) and message.granted:
                 self.promise(Promise(term=message.term, vote=message.recipient))
             elif isinstance(message, VoteRequest):

@@ -98,7 +98,7 @@ def test_what_is_compacted_behind_its_back_begins_anew_behind_a_gap(tmp_path: Pa
 def test_a_member_that_was_brought_back_by_a_snapshot_can_be_followed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("etcray.node.member.LOG_CATCH_UP_ENTRIES", 5)
+    monkeypatch.setattr("etcray.node.opened.LOG_CATCH_UP_ENTRIES", 5)
     with LocalCluster(tmp_path / "members") as cluster:
         workload = Workload(cluster, 6)
         workload.run(30)
@@ -112,7 +112,8 @@ def test_a_member_that_was_brought_back_by_a_snapshot_can_be_followed(
             cluster.heal()
             catch_up(cluster, thread)
             held = store.status()
-            assert held.gaps == [] or held.gaps[0].last == workload.model.compacted - 1
+            # A snapshot may still hold rows that a compaction allows to go.
+            assert held.gaps == [] or held.gaps[0].last < workload.model.compacted
             complete_from = held.gaps[0].last + 1 if held.gaps else 1
             newer = [row for row in rows_behind(store) if row[0] > complete_from]
             assert newer == [row for row in workload.changes if row[0] > complete_from]

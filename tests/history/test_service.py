@@ -52,7 +52,7 @@ def test_a_stale_query_names_the_revision_that_it_saw(service: HistoryService, w
     workload.run(5)
     reply = ask_sql(service, "SELECT coalesce(max(mod_revision), 1) FROM history", stale=True)
     assert reply.stale
-    (seen,) = rows_from(service, "SELECT max(mod_revision) FROM history WHERE mod_revision <= ?",
+    (seen,) = rows_from(service, "SELECT coalesce(max(mod_revision), 1) FROM history WHERE mod_revision <= ?",
                         parameters=[reply.revision])  # fmt: skip
     assert seen[0] <= reply.revision <= workload.model.revision
 
