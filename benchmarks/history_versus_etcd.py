@@ -366,6 +366,7 @@ def main() -> None:
             finally:
                 etcd.stop()
             told += [*rebuilt(etcray), *lag(etcray, options.seconds)]
+            tell("\n".join(told))
             loads = put_latencies(etcray, options)
         finally:
             etcray.stop()
