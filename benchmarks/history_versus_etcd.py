@@ -41,7 +41,7 @@ NEEDLE_SHARE: Final = 0.001
 TIMEOUT_SECONDS: Final = 600.0
 ROWS_MAX: Final = 10_000_000
 PUTS_PER_SECOND: Final = 5_000
-PUTS_AT_ONCE: Final = 100
+PUTS_AT_ONCE: Final = 125
 ORDINARY: Final = ("SELECT author, op, count(*), avg(octet_length(value)) FROM history GROUP BY ALL",)
 HOSTILE: Final = (
     "SELECT count(*) FROM range(1000000000) a, range(1000000000) b",
