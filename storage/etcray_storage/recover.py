@@ -41,8 +41,8 @@ from etcray_storage.errors import (
     StorageCorruptError,
 )
 from etcray_storage.limits import LOG_RECORD_BYTES_MAX
+from etcray_storage.loading import load_machine
 from etcray_storage.log import Log
-from etcray_storage.machine.machine import StateMachine
 from etcray_storage.machine.members import Member
 from etcray_storage.mvcc.tables import Tables
 from etcray_storage.types import NOBODY, ClusterId, Entry, EntryKind, HardState, Index, MemberId, Term
@@ -188,19 +188,14 @@ class _Opened:
         except BaseException:
             self.tables.close()
             raise
-        self.machine = StateMachine(self.tables, founders)
+        try:
+            self.machine = load_machine(self.tables, founders)
+        except BaseException:
+            self.log.close()
+            self.tables.close()
+            raise
 
     def __enter__(self) -> _Opened:
-        tables = self.tables
-        self.machine.restore(
-            tables.applied_index,
-            tables.applied_term,
-            tables.revision,
-            tables.compact_revision,
-            tables.load_history(),
-            tables.load_current(),
-            tables.load_items(),
-        )
         return self
 
     def __exit__(self, *_error: object) -> None:

@@ -83,7 +83,7 @@ class Replacements:
             self._undo.pop()()
 
 
-MEMBER = ("etcray.node", "etcray_storage.log.writer")
+MEMBER = ("etcray.node", "etcray_storage.log.writer", "etcray_storage.loading")
 
 
 @contextmanager

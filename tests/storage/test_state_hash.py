@@ -20,6 +20,7 @@ from etcray_storage.commands import (
     MemberRemove,
     SpaceReport,
 )
+from etcray_storage.loading import load_machine
 from etcray_storage.machine import state_hash
 from etcray_storage.machine.machine import StateMachine
 from etcray_storage.mvcc.tables import Tables
@@ -175,17 +176,7 @@ def test_hash_goes_with_the_tables_and_with_snapshots(tmp_path: Path) -> None:
 
 
 def load(tables: Tables) -> StateMachine:
-    machine = StateMachine(tables, ())
-    machine.restore(
-        tables.applied_index,
-        tables.applied_term,
-        tables.revision,
-        tables.compact_revision,
-        tables.load_history(),
-        tables.load_current(),
-        tables.load_items(),
-    )
-    return machine
+    return load_machine(tables, ())
 
 
 def test_store_that_has_no_hash_says_so_and_goes_on_saying_so() -> None:

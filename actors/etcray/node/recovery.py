@@ -24,6 +24,7 @@ from typing import NamedTuple
 from etcray.spec import ClusterSpec, peer_url
 from etcray_storage.data_directory import DataDirectory
 from etcray_storage.errors import StorageCorruptError
+from etcray_storage.loading import load_machine
 from etcray_storage.log import Log
 from etcray_storage.machine.machine import StateMachine
 from etcray_storage.machine.members import Member as ClusterMember
@@ -58,7 +59,7 @@ def _recover(directory: DataDirectory, cluster: ClusterSpec) -> Recovered:
             tables.bootstrap(Membership(voters=tuple(founders)))
         log = Log.open(directory.path / "log")
         _align(log, tables, directory)
-        machine = load_machine(tables, cluster)
+        machine = machine_of(tables, cluster)
         directory.mark_complete()
     except BaseException:
         if log is not None:
@@ -89,8 +90,8 @@ def _align(log: Log, tables: Tables, directory: DataDirectory) -> None:
         log.reset(applied, term, hard_state)
 
 
-def load_machine(tables: Tables, cluster: ClusterSpec) -> StateMachine:
-    """The state machine as the tables have it: the in-memory index is built anew."""
+def machine_of(tables: Tables, cluster: ClusterSpec) -> StateMachine:
+    """The state machine as the tables have it, in a cluster that began with these members."""
     founders = [
         ClusterMember(
             id=founder.id,
@@ -100,14 +101,4 @@ def load_machine(tables: Tables, cluster: ClusterSpec) -> StateMachine:
         )
         for founder in cluster.first_members
     ]
-    machine = StateMachine(tables, founders)
-    machine.restore(
-        tables.applied_index,
-        tables.applied_term,
-        tables.revision,
-        tables.compact_revision,
-        tables.load_history(),
-        tables.load_current(),
-        tables.load_items(),
-    )
-    return machine
+    return load_machine(tables, founders)

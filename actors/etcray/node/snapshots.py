@@ -32,7 +32,7 @@ from etcray.node.envelope import (
     encode,
 )
 from etcray.node.peers import PeerChannel, PeerUnreachableError
-from etcray.node.recovery import load_machine
+from etcray.node.recovery import machine_of
 from etcray.raft.messages import InstallSnapshotRequest, Message
 from etcray.raft.ready import SnapshotWanted
 from etcray_storage.errors import StorageCorruptError, StorageFullError
@@ -200,7 +200,7 @@ class SnapshotInstaller:
             with member.flushing, member.applier.state:
                 member.tables.close()
                 member.tables = Tables.open_installed(directory, prepared)
-                member.replica.adopt(load_machine(member.tables, member.cluster))
+                member.replica.adopt(machine_of(member.tables, member.cluster))
             self._verified = {}
             self._accepted = None
             self._receiver.discard()

@@ -6,21 +6,11 @@ from typing import Final, NamedTuple
 
 import pyarrow as pa
 
-ROWS_SCHEMA: Final = pa.schema(
-    [
-        ("main", pa.int64()),
-        ("sub", pa.int32()),
-        ("key", pa.binary()),
-        ("value", pa.binary()),
-        ("create_revision", pa.int64()),
-        ("version", pa.int64()),
-        ("lease", pa.int64()),
-        ("tombstone", pa.bool_()),
-        ("time_ms", pa.int64()),
-        ("author", pa.string()),
-    ]
-)
-"""One row per changed key of a revision, with the meaning of `mvcc.rows.RevisionRow`."""
+from etcray_storage.mvcc.schema import REVISIONS_ARROW
+
+ROWS_SCHEMA: Final = REVISIONS_ARROW
+"""One row per changed key of a revision, with the meaning of `mvcc.rows.RevisionRow`: the columns in which
+the members send them, so that they are stored as they come."""
 
 LEASES_SCHEMA: Final = pa.schema(
     [("id", pa.int64()), ("ttl_seconds", pa.int64()), ("remaining_ms", pa.int64())]
