@@ -7,8 +7,10 @@ import os
 import pty
 import re
 import select
+import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -178,12 +180,21 @@ class Terminal:
         """Its exit code."""
         status = os.waitpid(self.process, 0)[1]
         os.close(self._descriptor)
+        self.process = 0
         return os.waitstatus_to_exitcode(status)
+
+    def kill(self) -> None:
+        """Leave nothing behind of a prompt that did not end by itself."""
+        if self.process:
+            os.kill(self.process, signal.SIGKILL)
+            self.close()
 
 
 @pytest.fixture
-def terminal(endpoint: str, tmp_path: Path) -> Terminal:
-    return Terminal(endpoint, tmp_path)
+def terminal(endpoint: str, tmp_path: Path) -> Iterator[Terminal]:
+    started = Terminal(endpoint, tmp_path)
+    yield started
+    started.kill()
 
 
 def test_the_prompt_answers_stops_and_remembers(
@@ -203,6 +214,7 @@ def test_the_prompt_answers_stops_and_remembers(
     terminal.shows("stopped")
     terminal.types("SELECT nonsense;\r")
     terminal.shows("Error: Binder Error")
+    terminal.shows("etcray>")  # typed before the prompt reads keys, ^D would mean the end of a line
     terminal.types("\x04")
     assert terminal.close() == 0
     assert "+AS answer;" in (tmp_path / "etcray" / "sql_history").read_text()

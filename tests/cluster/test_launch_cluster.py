@@ -103,7 +103,8 @@ def test_two_clusters_live_side_by_side_and_ctrl_c_leaves_no_process(tmp_path: P
                 pair = kv.get("who")
             assert pair is not None
             assert pair.text == name
-            processes = [actor["process_id"] for actor in (*status["members"], *status["gateways"])]
+            actors = (*status["members"], *status["gateways"], status["history"])
+            processes = [actor["process_id"] for actor in actors if actor["process_id"]]
             assert all(process_lives(process_id) for process_id in processes)
             # As a terminal does it: to everybody in the foreground.
             os.killpg(process.pid, signal.SIGINT)

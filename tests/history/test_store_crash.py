@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,6 +15,7 @@ from etcray_storage.engine import Engine
 from etcray_storage.history import manifest, parts, store, tail
 from etcray_storage.history.retention import Retention
 from tests.history.model import Model, all_rows, expected_rows, open_store, pairs_of
+from tests.storage.images import Images
 
 CHILD = """
 import random, sys
@@ -34,38 +32,19 @@ while True:
 """
 
 
-class Images:
-    """Copies of a directory, taken before every step that touches the disk."""
-
-    def __init__(self, directory: Path, into: Path) -> None:
-        self._directory = directory
-        self._into = into
-        self.taken: list[Path] = []
-
-    def take(self) -> None:
-        image = self._into / f"{len(self.taken):03}"
-        shutil.copytree(self._directory, image)
-        self.taken.append(image)
+class StoreImages(Images):
+    """Copies of a history store."""
 
     def before_all(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for name in ("attach", "detach", "checkpoint", "write_parquet"):
-            self._before(monkeypatch, Engine, name)
+            self.before(monkeypatch, Engine, name)
         for owner in (manifest, parts, store, tail):
-            self._before(monkeypatch, owner, "sync_directory")
+            self.before(monkeypatch, owner, "sync_directory")
         for owner in (manifest, parts):
-            self._before(monkeypatch, owner, "sync_file")
-            self._before(monkeypatch, owner, "publish")
-        self._before(monkeypatch, tail, "_remove")
-        self._before(monkeypatch, store, "write_manifest")
-
-    def _before(self, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
-        wrapped: Callable[..., Any] = getattr(owner, name)
-
-        def step(*args: Any, **kwargs: Any) -> Any:
-            self.take()
-            return wrapped(*args, **kwargs)
-
-        monkeypatch.setattr(owner, name, step)
+            self.before(monkeypatch, owner, "sync_file")
+            self.before(monkeypatch, owner, "publish")
+        self.before(monkeypatch, tail, "_remove")
+        self.before(monkeypatch, store, "write_manifest")
 
 
 def filled(directory: Path, seed: int) -> tuple[store.HistoryStore, Model]:
@@ -84,7 +63,7 @@ def test_sealing_loses_and_doubles_nothing_whenever_it_is_cut_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened, model = filled(tmp_path / "live", 1)
-    images = Images(tmp_path / "live", tmp_path)
+    images = StoreImages(tmp_path / "live", tmp_path)
     with monkeypatch.context() as patched:
         images.before_all(patched)
         opened.seal()
@@ -107,7 +86,7 @@ def test_forgetting_is_done_or_not_done_whenever_it_is_cut_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened, model = filled(tmp_path / "live", 2)
-    images = Images(tmp_path / "live", tmp_path)
+    images = StoreImages(tmp_path / "live", tmp_path)
     opened.retention = Retention(revisions=1)
     with monkeypatch.context() as patched:
         images.before_all(patched)
@@ -130,7 +109,7 @@ def test_a_base_counts_wholly_or_not_at_all_whenever_it_is_cut_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened, model = filled(tmp_path / "live", 3)
-    images = Images(tmp_path / "live", tmp_path)
+    images = StoreImages(tmp_path / "live", tmp_path)
     with monkeypatch.context() as patched:
         images.before_all(patched)
         base = opened.begin_base(40)

@@ -7,9 +7,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -27,6 +26,7 @@ from etcray_storage.errors import StorageFullError
 from etcray_storage.mvcc import generations, install, schema
 from etcray_storage.mvcc import tables as tables_module
 from etcray_storage.mvcc.tables import Tables
+from tests.storage.images import Images
 from tests.storage.tables_model import Model, names, puts, read_history
 
 CHILD = """
@@ -45,27 +45,8 @@ while True:
 """
 
 
-class Images:
-    """Copies of a directory, taken before every step that touches the disk; the last one by hand."""
-
-    def __init__(self, directory: Path, into: Path) -> None:
-        self._directory = directory
-        self._into = into
-        self.taken: list[Path] = []
-
-    def take(self) -> None:
-        image = self._into / f"{len(self.taken):03}"
-        shutil.copytree(self._directory, image)
-        self.taken.append(image)
-
-    def before(self, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
-        wrapped: Callable[..., Any] = getattr(owner, name)
-
-        def step(*args: Any, **kwargs: Any) -> Any:
-            self.take()
-            return wrapped(*args, **kwargs)
-
-        monkeypatch.setattr(owner, name, step)
+class TablesImages(Images):
+    """Copies of the tables; the last one is taken by hand."""
 
     def before_all(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for name in ("execute", "insert", "append", "load_parquet", "write_parquet", "close"):
@@ -92,7 +73,7 @@ def test_crash_at_any_step_of_a_rewrite_leaves_the_same_state(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tables, model = make_state(tmp_path / "tables", 1)
-    images = Images(tmp_path / "tables", tmp_path)
+    images = TablesImages(tmp_path / "tables", tmp_path)
     with monkeypatch.context() as patch:
         images.before_all(patch)
         tables.maintain(force=True)
@@ -116,7 +97,7 @@ def test_crash_at_any_step_of_an_install_leaves_the_old_or_the_new_state(
     exported = leader.export_snapshot(tmp_path / "snapshots")
     leader.close()
     tables, older = make_state(tmp_path / "tables", 3)
-    images = Images(tmp_path / "tables", tmp_path)
+    images = TablesImages(tmp_path / "tables", tmp_path)
     with monkeypatch.context() as patch:
         images.before_all(patch)
         prepared = install.prepare_install(tmp_path / "tables", exported.path, exported.sha256)
@@ -141,7 +122,7 @@ def test_crash_at_any_step_of_an_install_leaves_the_old_or_the_new_state(
 def test_crash_at_any_step_of_the_first_open_leaves_nothing_or_empty_tables(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    images = Images(tmp_path / "tables", tmp_path)
+    images = TablesImages(tmp_path / "tables", tmp_path)
     (tmp_path / "tables").mkdir()
     with monkeypatch.context() as patch:
         images.before_all(patch)
