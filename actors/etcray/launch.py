@@ -219,8 +219,9 @@ def _start(
         token_path=session.token_path,
     )
     run_file.write(record)
-    history_too = " and the history" if spec.history is not None else ""
-    tell(f"creating {len(spec.members)} members, {len(spec.gateways)} gateways{history_too}")
+    history_too = ", and the history" if spec.history is not None else ""
+    gateway_word = "gateway" if len(spec.gateways) == 1 else "gateways"
+    tell(f"creating {len(spec.members)} members, {len(spec.gateways)} {gateway_word}{history_too}")
     supervisor = create_supervisor(spec, factories)
     return Launched(spec, directory, lock, session, supervisor, record)
 

@@ -142,11 +142,14 @@ def headline(status: ClusterStatus) -> str:
 
 def how_to_connect(status: ClusterStatus) -> list[str]:
     endpoints = ",".join(status.endpoints)
-    return [
+    lines = [
         f"endpoint {endpoints}",
         f"  etcdctl --endpoints={endpoints} put greeting hello",
         f'  python  from etcray import Client; Client("{endpoints}").put("greeting", "hello")',
     ]
+    if status.history is not None:
+        lines.append(f'  etcray  sql --endpoints={endpoints} "SELECT * FROM history"')
+    return lines
 
 
 def member_cells(member: MemberReport) -> list[str]:
@@ -223,7 +226,9 @@ def describe(status: ClusterStatus, data_directory: str) -> list[str]:
     if status.history is not None:
         name, held, behind, revision = history_cells(status.history)
         pid, state = status.history.process_id or "-", state_of(status.history)
-        lines.append(f"{name} at revision {revision}, {behind}, {held}, pid {pid}, {state}")
+        is_known = status.history.phase == "serving"
+        holds = f"at revision {revision}, {behind}, {held}" if is_known else "still away"
+        lines.append(f"{name} {holds}, pid {pid}, {state}")
     lines.append(f"supervisor, pid {status.supervisor.process_id}")
     return lines + how_to_connect(status)
 
