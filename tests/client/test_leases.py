@@ -10,7 +10,6 @@ import time
 
 import pytest
 
-from benchmarks.etcd import EtcdCluster
 from etcray.client import (
     AsyncClient,
     Client,
@@ -19,6 +18,7 @@ from etcray.client import (
     NotFoundError,
     PreconditionError,
 )
+from etcray_bench.etcd import EtcdCluster
 from tests.client.conftest import Maker
 
 

@@ -7,9 +7,9 @@ from array import array
 
 import pytest
 
-from benchmarks.load import CheckFailedError, Generator, Load, check, percentiles, prepare, run_load
-from benchmarks.workloads import WORKLOADS, KeySpace, Workload, WorkloadName
 from etcray.client import Client
+from etcray_bench.load import CheckFailedError, Generator, Load, check, percentiles, prepare, run_load
+from etcray_bench.workloads import WORKLOADS, KeySpace, Workload, WorkloadName
 from etcray_storage.proto import rpc_pb2
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.etcd import EtcdCluster, find_etcd
 from etcray.client import (
     Client,
     LeaseLostError,
@@ -21,6 +20,7 @@ from etcray.client import (
     NotLeaderError,
     Put,
 )
+from etcray_bench.etcd import EtcdCluster, find_etcd
 from tests.client.conftest import Maker
 from tests.client.test_leases import until_set
 

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks.etcd import EtcdCluster, free_ports
 from etcray.client import (
     EtcrayError,
     ExhaustedError,
@@ -22,6 +21,7 @@ from etcray.client import (
 )
 from etcray.client.errors import error_for
 from etcray.client.retry import JITTER, PAUSE_FIRST_SECONDS, PAUSE_MAX_SECONDS, Attempts
+from etcray_bench.etcd import EtcdCluster, free_ports
 from etcray_storage.errors import Code
 from tests.client.conftest import Maker
 

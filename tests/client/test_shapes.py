@@ -9,10 +9,10 @@ import sys
 
 import pytest
 
-from benchmarks.etcd import EtcdCluster
 from etcray.client import AsyncClient, Client, Put, Version
 from etcray.client.retry import parse_endpoints
 from etcray.client.values import key_interval, prefix_end
+from etcray_bench.etcd import EtcdCluster
 
 
 def public_methods(kind: type) -> dict[str, list[str]]:

@@ -10,7 +10,6 @@ from itertools import islice
 
 import pytest
 
-from benchmarks.etcd import EtcdCluster, free_ports
 from etcray.client import (
     Client,
     CompactedError,
@@ -22,6 +21,7 @@ from etcray.client import (
     WatchCancelledError,
     WatchEvent,
 )
+from etcray_bench.etcd import EtcdCluster, free_ports
 from etcray_storage import limits
 from tests.client.conftest import Maker
 

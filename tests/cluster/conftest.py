@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from benchmarks.etcd import EtcdCluster
 from etcray import Cluster
+from etcray_bench.etcd import EtcdCluster
 from tests.etcd_tools import Etcdctl, Facts, distributions, etcd_program
 
 

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks.etcd import EtcdCluster, find_etcd
 from etcray.cli.main import app, exit_code_of
 from etcray.cli.watch import go_quoted
 from etcray.client import Client
 from etcray.errors import OptionsError
+from etcray_bench.etcd import EtcdCluster, find_etcd
 
 
 @pytest.fixture(scope="module")

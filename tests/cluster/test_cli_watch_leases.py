@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks.etcd import EtcdCluster
 from etcray.cli.main import app, exit_code_of
 from etcray.client import Client, EtcrayError
+from etcray_bench.etcd import EtcdCluster
 from tests.cluster.test_cli_watch import interrupt, lines, start
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from benchmarks.etcd import EtcdCluster
 from etcray import Cluster
+from etcray_bench.etcd import EtcdCluster
 from tests.differential.calls import Side
 from tests.etcd_tools import etcd_program
 from tests.gateway.serving import ServingGateway

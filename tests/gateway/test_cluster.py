@@ -9,8 +9,8 @@ from typing import Any
 import grpc
 import pytest
 
-from benchmarks.etcd import EtcdCluster
 from etcray.gateway.cluster import new_member_id
+from etcray_bench.etcd import EtcdCluster
 from etcray_storage.proto import rpc_pb2 as rpc
 from etcray_storage.types import ClusterId, Index, MemberId
 from tests.etcd_tools import etcd_program

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.etcd import EtcdCluster, find_etcd
+from etcray_bench.etcd import EtcdCluster, find_etcd
 from tests.gateway.json_calls import JsonStream, b64, post, request
 from tests.gateway.serving import ServingGateway
 

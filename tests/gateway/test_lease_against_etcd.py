@@ -15,7 +15,7 @@ import grpc
 import pytest
 from google.protobuf.message import Message
 
-from benchmarks.etcd import EtcdCluster, find_etcd
+from etcray_bench.etcd import EtcdCluster, find_etcd
 from etcray_storage.proto import rpc_pb2 as rpc
 from tests.gateway.serving import ServingGateway
 

@@ -29,7 +29,7 @@ def name_of(path: Path) -> str:
 
 def module_of(path: Path) -> str:
     parts = path.relative_to(ROOT).with_suffix("").parts
-    if parts[0] in ("actors", "storage"):
+    if parts[0] in ("actors", "storage", "benchmarks"):
         parts = parts[1:]
     if parts[-1] == "__init__":
         parts = parts[:-1]
@@ -63,6 +63,11 @@ def imports_any(path: Path, packages: set[str]) -> bool:
 def test_storage_never_imports_actors(path: Path) -> None:
     if path.is_relative_to(ROOT / "storage"):
         assert not imports_any(path, {"etcray", "ray", "asyncio", "grpc", "httpunk"})
+
+
+@pytest.mark.parametrize("path", PRODUCT, ids=name_of)
+def test_the_product_never_imports_the_laboratory(path: Path) -> None:
+    assert not imports_any(path, {"etcray_bench"})
 
 
 @pytest.mark.parametrize("path", PRODUCT, ids=name_of)

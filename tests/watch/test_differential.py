@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 import pytest
 
-from benchmarks.etcd import EtcdCluster
+from etcray_bench.etcd import EtcdCluster
 from etcray_storage.proto import rpc_pb2 as rpc
 from tests.etcd_tools import etcd_program
 from tests.gateway.grpc_calls import KV, unary

@@ -1,9 +1,9 @@
 """How fast etcray is, measured so that the answer can be trusted.
 
-    python -m benchmarks.load --endpoint 127.0.0.1:2379 --workload put --clients 64
-    python -m benchmarks.versus_etcd                  # a real etcd and etcray, side by side
-    python -m benchmarks.watch_versus_etcd            # the same for watches
-    python -m benchmarks.history_versus_etcd          # questions about the past, in SQL and by etcd's API
+    python -m etcray_bench.load --endpoint 127.0.0.1:2379 --workload put --clients 64
+    python -m etcray_bench.versus_etcd                  # a real etcd and etcray, side by side
+    python -m etcray_bench.watch_versus_etcd            # the same for watches
+    python -m etcray_bench.history_versus_etcd          # questions about the past, in SQL and by etcd's API
 
 `load` drives anything that speaks the etcd v3 API with one workload. `versus_etcd` starts three
 members of a real etcd and three of etcray on this machine, and gives both the same loads in turns;

@@ -17,11 +17,11 @@ from typing import Final
 
 import uvloop
 
-from benchmarks import watch_decoding
-from benchmarks.load import CheckFailedError
-from benchmarks.streaming import OpenStream, StreamConnection, connect_streams, hold
-from benchmarks.watch_load import CREATE_SECONDS_MAX, WATCH_METHOD
 from etcray.client import Client
+from etcray_bench import watch_decoding
+from etcray_bench.load import CheckFailedError
+from etcray_bench.streaming import OpenStream, StreamConnection, connect_streams, hold
+from etcray_bench.watch_load import CREATE_SECONDS_MAX, WATCH_METHOD
 
 WARM_UP_WATCHERS: Final = 500
 CREATIONS_UNDER_WAY: Final = 100

@@ -1,6 +1,6 @@
 """The same loads on a real etcd and on etcray, side by side.
 
-    python -m benchmarks.versus_etcd --rounds 3 --seconds 5
+    python -m etcray_bench.versus_etcd --rounds 3 --seconds 5
 
 Both clusters have three members on this machine and stay up for the whole run; while one is loaded,
 the other is idle. Each load goes etcd, etcray, etcd, etcray ..., so that a slow minute of the machine
@@ -25,11 +25,11 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.etcd import find_etcd
-from benchmarks.load import Load, LoadResult, run_load
-from benchmarks.processes import sample
-from benchmarks.systems import Etcd, Etcray, System, raft_index
-from benchmarks.workloads import WorkloadName
+from etcray_bench.etcd import find_etcd
+from etcray_bench.load import Load, LoadResult, run_load
+from etcray_bench.processes import sample
+from etcray_bench.systems import Etcd, Etcray, System, raft_index
+from etcray_bench.workloads import WorkloadName
 
 LOADS: Final[tuple[tuple[WorkloadName, int], ...]] = (
     ("put", 1),
@@ -194,7 +194,7 @@ def environment(binary: Path) -> dict[str, str | int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.versus_etcd")
+    parser = argparse.ArgumentParser(prog="python -m etcray_bench.versus_etcd")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--warmup-seconds", type=float, default=2.0)

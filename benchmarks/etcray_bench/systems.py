@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from benchmarks.etcd import EtcdCluster, free_ports
-from benchmarks.processes import Groups
 from etcray.client import Client
+from etcray_bench.etcd import EtcdCluster, free_ports
+from etcray_bench.processes import Groups
 
 UP_SECONDS_MAX: Final = 120.0
 

@@ -1,6 +1,6 @@
 """Questions about the past: SQL over etcray's history, and a real etcd's API with counting in the client.
 
-    python -m benchmarks.history_versus_etcd --revisions 1000000
+    python -m etcray_bench.history_versus_etcd --revisions 1000000
 
 Both clusters have three members on this machine and are given the same changes, in the same transactions:
 first every key once, then some keys far more often than others. Every question is asked of both, and the
@@ -30,10 +30,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from benchmarks.etcd import find_etcd
-from benchmarks.load import Load, run_load
-from benchmarks.systems import Etcd, Etcray
 from etcray.client import Client, EtcrayError, Put, WatchEvent
+from etcray_bench.etcd import find_etcd
+from etcray_bench.load import Load, run_load
+from etcray_bench.systems import Etcd, Etcray
 
 PREFIXES: Final = 10
 NEEDLE: Final = "needle"
@@ -346,7 +346,7 @@ def tell(text: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.history_versus_etcd")
+    parser = argparse.ArgumentParser(prog="python -m etcray_bench.history_versus_etcd")
     parser.add_argument("--revisions", type=int, default=1_000_000, help="changes; of a tenth as many keys")
     parser.add_argument("--per-transaction", type=int, default=128, help="changes of one transaction")
     parser.add_argument("--rounds", type=int, default=3)

@@ -1,6 +1,6 @@
 """The same watches on a real etcd and on etcray, side by side.
 
-    python -m benchmarks.watch_versus_etcd --rounds 3 --seconds 5
+    python -m etcray_bench.watch_versus_etcd --rounds 3 --seconds 5
 
 Both clusters have three members on this machine; the loads go etcd, etcray, etcd, etcray ... as in
 `versus_etcd`. The memory of idle watchers is measured first, and once, on processes that are fresh.
@@ -22,12 +22,12 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.etcd import find_etcd
-from benchmarks.processes import sample, sample_memory
-from benchmarks.systems import Etcd, Etcray, System
-from benchmarks.versus_etcd import environment, spread
-from benchmarks.watch_idle import IdleResult, run_idle
-from benchmarks.watch_load import WatchLoad, WatchResult, run_watch_load
+from etcray_bench.etcd import find_etcd
+from etcray_bench.processes import sample, sample_memory
+from etcray_bench.systems import Etcd, Etcray, System
+from etcray_bench.versus_etcd import environment, spread
+from etcray_bench.watch_idle import IdleResult, run_idle
+from etcray_bench.watch_load import WatchLoad, WatchResult, run_watch_load
 
 PAUSE_SECONDS: Final = 1.0
 """After each load: the servers notice that its connections are gone."""
@@ -177,7 +177,7 @@ def memory_table(runs: Sequence[IdleRun]) -> Table:
 
 
 def parse_options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.watch_versus_etcd")
+    parser = argparse.ArgumentParser(prog="python -m etcray_bench.watch_versus_etcd")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--watchers", type=int, action="append", help="100 and 1000 if not given")
