@@ -321,6 +321,14 @@ def failure_of(error: BaseException) -> Failure:
     return Failure.UNAVAILABLE if isinstance(error, RayActorError) else Failure.RAISED
 
 
+def problem_of(error: BaseException) -> str:
+    """What happened, in one line. Ray's own errors begin with it; where an actor's code raised, at a call
+    or when it was created, its error is the last line of a traceback."""
+    lines = (str(error).strip() or type(error).__name__).splitlines()
+    has_raised = failure_of(error) is Failure.RAISED or "creation task" in lines[0]
+    return lines[-1] if has_raised else lines[0]
+
+
 def own_node() -> str:
     """The id of the Ray node of this process."""
     import ray

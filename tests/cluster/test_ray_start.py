@@ -5,8 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from ray.exceptions import ActorDiedError, RayTaskError
 
 from etcray import ray_runtime
 from etcray.errors import RayError
@@ -60,3 +62,13 @@ def test_the_second_failure_and_any_other_one_are_final(
         ray_runtime.start_own()
     assert [process.wait() for process in slow.left] == [-9] * failures
     assert list(temporary.glob("etcray-ray-*")) == []
+
+
+def test_an_actor_that_cannot_be_created_says_why() -> None:
+    cause = ModuleNotFoundError("No module named 'duckdb'")
+    text = f"Traceback:\n  ...\nModuleNotFoundError: {cause}"
+    raised: Any = RayTaskError("MemberActor.__init__", text, cause)  # type: ignore[no-untyped-call]
+    assert ray_runtime.problem_of(ActorDiedError(raised)) == "ModuleNotFoundError: No module named 'duckdb'"
+    assert ray_runtime.problem_of(raised) == "ModuleNotFoundError: No module named 'duckdb'"
+    assert ray_runtime.problem_of(ActorDiedError()).startswith("The actor died unexpectedly")
+    assert ray_runtime.problem_of(ValueError()) == "ValueError"

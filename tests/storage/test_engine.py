@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import duckdb
@@ -48,3 +51,24 @@ def test_after_an_insert_that_failed_the_next_one_works(engine: Engine) -> None:
         engine.insert("numbers", pa.table({"a": pa.array([7], pa.int32())}))
     assert engine.query("SELECT a FROM numbers") == [(7,)]
     assert engine.query("SELECT count(*) FROM duckdb_views() WHERE view_name = 'arrow_rows'") == [(0,)]
+
+
+def test_pandas_is_not_imported_for_members_and_stays_there_for_others() -> None:
+    code = """
+import sys
+import pyarrow as pa
+from etcray_storage.engine import Engine, keep_pandas_out
+keep_pandas_out()
+engine = Engine.open(None)
+engine.execute("CREATE TABLE numbers (a BIGINT)")
+engine.insert("numbers", pa.table({"a": pa.array([1, 2, None])}))
+assert engine.query("SELECT count(*) FROM numbers") == [(3,)]
+print("pandas" in sys.modules)
+import pandas
+print(len(pandas.DataFrame({"a": [1, 2]})))
+"""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["False", "2"]

@@ -1,7 +1,8 @@
 """The gateway as a Ray actor: a thin shell around `GatewayServer`. The only module here that knows Ray.
 
 An asyncio actor, because a gateway is one event loop with many clients; Ray runs it on uvloop. Calls to
-members go out through their handles, one bytes object each way.
+members go out through their handles, one bytes object each way. The server is imported in the gateway's own
+process alone: the supervisor only needs the class.
 """
 
 from __future__ import annotations
@@ -11,30 +12,23 @@ import os
 import random
 import sys
 import traceback
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from ray.exceptions import RayError
 
 from etcray.gateway.dispatcher import MemberUnreachableError
-from etcray.gateway.server import GatewayCounters, GatewayServer
 from etcray.gateway.sql import HistoryUnreachableError
+from etcray.gateway.status import GatewayStatus
 from etcray.spec import ClusterSpec, GatewaySpec, decode_spec
 from etcray_storage.types import MemberId
+
+if TYPE_CHECKING:
+    from etcray.gateway.server import GatewayServer
 
 STOP_GRACE_SECONDS: Final = 2.0
 """For requests that run when the gateway is told to stop."""
 DEFECT_EXIT_CODE: Final = 70
-
-
-class GatewayStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """What the gateway says of itself, as msgpack."""
-
-    index: int
-    endpoint: str
-    """HOST:PORT; empty before `open`."""
-    process_id: int
-    counters: GatewayCounters | None
 
 
 class RayMemberChannel:
@@ -120,6 +114,8 @@ class GatewayActor:
         Raises `ListenError` if the address cannot be had; the next call may succeed."""
         if self._endpoint:
             return self._endpoint
+        from etcray.gateway.server import GatewayServer
+
         server = GatewayServer(self._cluster.cluster_id, self._channels(), [], random.Random(os.urandom(16)))
         try:
             port = await server.open(self._spec.host, self._spec.port)

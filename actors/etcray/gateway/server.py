@@ -5,8 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 
-import msgspec
-
 from etcray.gateway.cluster import ClusterService
 from etcray.gateway.dispatcher import Dispatcher, MemberChannel
 from etcray.gateway.election import ElectionService
@@ -20,26 +18,12 @@ from etcray.gateway.listener import HttpServer
 from etcray.gateway.lock import LockService
 from etcray.gateway.maintenance import MaintenanceService
 from etcray.gateway.service import ServiceContext
+from etcray.gateway.status import GatewayCounters
 from etcray.gateway.waiting_line import WaitingLine
 from etcray.gateway.watch import WatchService
 from etcray.gateway.watch_feed import WatchFeed
 from etcray.gateway.watch_hub import PROGRESS_SECONDS
 from etcray_storage.types import ClusterId, MemberId
-
-
-class GatewayCounters(msgspec.Struct, frozen=True, kw_only=True):
-    """What a gateway did since it started, and what it has to do now."""
-
-    connections: int
-    calls: int
-    commands: int
-    command_batches: int
-    reads: int
-    read_batches: int
-    resends: int
-    pending: int
-    watchers: int
-    watch_streams: int
 
 
 class GatewayServer:

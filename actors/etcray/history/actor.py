@@ -1,20 +1,23 @@
 """History as a Ray actor: the thin shell that gives `HistoryService` its place in the cluster.
 
-A threaded actor like a member's, for the same reasons; a query holds one of its threads.
+A threaded actor like a member's, for the same reasons; a query holds one of its threads. And as there, the
+service is imported in this actor's own process alone.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import ray
 from ray.exceptions import GetTimeoutError, RayError
 
 from etcray.history import api
 from etcray.history.channels import MemberUnreachableError
-from etcray.history.service import HistoryService
 from etcray.spec import decode_spec
 from etcray_storage.types import MemberId
+
+if TYPE_CHECKING:
+    from etcray.history.service import HistoryService
 
 CALLS_ABANDONED_MAX: Final = 4
 """Timed-out calls to one member that may still be on their way, as among members."""
@@ -53,7 +56,12 @@ class HistoryActor:
     """The history's process. Created by the supervisor, which alone decides where and when."""
 
     def __init__(self, spec: bytes) -> None:
-        self._service = HistoryService(decode_spec(spec))
+        from etcray_storage.engine import keep_pandas_out
+
+        keep_pandas_out()
+        from etcray.history.service import HistoryService
+
+        self._service: HistoryService = HistoryService(decode_spec(spec))
 
     def open(self) -> bytes:
         """Open the store. Raises OperatingError if the directory cannot be used."""

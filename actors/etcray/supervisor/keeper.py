@@ -26,7 +26,7 @@ from typing import Any, Final
 from etcray import ray_runtime
 from etcray.placement import choose_node
 from etcray.processes import ProcessWatch, wait_until_gone
-from etcray.ray_runtime import Failure, failure_of
+from etcray.ray_runtime import Failure, failure_of, problem_of
 from etcray.spec import ClusterSpec
 from etcray.supervision import Charge, Phase, Supervision
 from etcray.supervisor.watched import (
@@ -288,11 +288,11 @@ class Keeper:
         self._on_news(news)
 
     def _on_error(self, news: News, watched: Watched, error: BaseException) -> None:
-        problem = (str(error).strip() or type(error).__name__).splitlines()
+        problem = problem_of(error)
         charge = self.supervision.charges[news.name]
         failure = failure_of(error)
         if failure is Failure.DEAD:
-            self._on_death(watched, problem[0])
+            self._on_death(watched, problem)
         elif failure is Failure.RAISED and news.call == "open":
             cause = getattr(error, "cause", error)
             if isinstance(error, OperatingError) and not isinstance(error, DataDirectoryInUseError):
@@ -302,9 +302,9 @@ class Keeper:
             self._bury(watched)
         elif news.call == "open":
             # Unavailable: it may be back in a moment. What was asked of it has to be asked again.
-            self._on_death(watched, problem[0])
+            self._on_death(watched, problem)
         else:
-            charge.problem = problem[0] if failure is Failure.UNAVAILABLE else f"{news.call}: {problem[-1]}"
+            charge.problem = problem if failure is Failure.UNAVAILABLE else f"{news.call}: {problem}"
             if news.call == "introduce":
                 self._introduction_due = time.monotonic() + LOOP_INTERVAL_SECONDS
 
