@@ -1,8 +1,8 @@
 """The asyncio shell around the pure dispatch: it performs sends, and it keeps time.
 
-One `Dispatcher` serves one gateway, on one event loop. A submission returns a future at once; all
-submissions of one turn of the loop leave in the same batch. Nothing is sent from here but what
-`Delivery` says.
+One `Dispatcher` serves one gateway, on one event loop. A submission comes with a ticket, which is settled
+later, or returns a future at once; all submissions of one turn of the loop leave in the same batch.
+Nothing is sent from here but what `Delivery` says.
 
 Every background task is watched: an exception in one of them is a defect of ours, after which nobody
 knows which clients still wait. It ends the dispatcher: `failed` gets the exception, everything that
@@ -76,6 +76,18 @@ class Reply(NamedTuple):
     term: Term
 
 
+class Ticket(Protocol):
+    """Who waits for an answer: an asyncio future, or what looks like one. It is settled from within a
+    callback of the loop, so its methods must neither raise nor submit anything."""
+
+    def done(self) -> bool:
+        """Nobody waits any more."""
+
+    def set_result(self, reply: Reply, /) -> None: ...
+
+    def set_exception(self, error: EtcdError, /) -> None: ...
+
+
 class Dispatcher:
     """Carries commands and reads of one gateway to the cluster and the answers back."""
 
@@ -109,32 +121,42 @@ class Dispatcher:
 
     # --- what the services call -------------------------------------------------------------------
 
-    def propose(self, kind: CommandKind, request: bytes) -> asyncio.Future[Reply]:
-        """Have a validated command applied, exactly once. The future fails with `EtcdError`."""
-        future = self._ticket()
-        self.proposals.submit(self._loop.time(), kind, request, future)
+    def submit(self, kind: CommandKind, request: bytes, ticket: Ticket) -> None:
+        """Have a validated command applied, exactly once."""
+        self._check_running()
+        self.proposals.submit(self._loop.time(), kind, request, ticket)
         self._schedule_advance()
+
+    def submit_read(self, kind: ReadKind, request: bytes, ticket: Ticket, *, serializable: bool) -> None:
+        """Have a validated read answered."""
+        self._check_running()
+        reads = self.serializable_reads if serializable else self.linearizable_reads
+        reads.submit(self._loop.time(), kind, request, ticket)
+        self._schedule_advance()
+
+    def propose(self, kind: CommandKind, request: bytes) -> asyncio.Future[Reply]:
+        """As `submit`. The future fails with `EtcdError`."""
+        future: asyncio.Future[Reply] = self._loop.create_future()
+        self.submit(kind, request, future)
         return future
 
     def read(self, kind: ReadKind, request: bytes, *, serializable: bool) -> asyncio.Future[Reply]:
-        """Have a validated read answered. The future fails with `EtcdError`."""
-        future = self._ticket()
-        reads = self.serializable_reads if serializable else self.linearizable_reads
-        reads.submit(self._loop.time(), kind, request, future)
-        self._schedule_advance()
+        """As `submit_read`. The future fails with `EtcdError`."""
+        future: asyncio.Future[Reply] = self._loop.create_future()
+        self.submit_read(kind, request, future, serializable=serializable)
         return future
 
     def keep_alive(self, lease: int) -> asyncio.Future[Reply]:
         """Have a lease renewed. The future fails with `EtcdError`."""
-        future = self._ticket()
+        self._check_running()
+        future: asyncio.Future[Reply] = self._loop.create_future()
         self.keep_alives.submit(self._loop.time(), lease, future)
         self._schedule_advance()
         return future
 
-    def _ticket(self) -> asyncio.Future[Reply]:
+    def _check_running(self) -> None:
         if self._stopped:
             raise error_by_number(STOPPED.number)
-        return self._loop.create_future()
 
     def channel(self, member: MemberId) -> MemberChannel | None:
         """The way to a member, for calls that are not about a batch."""

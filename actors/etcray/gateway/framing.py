@@ -93,6 +93,15 @@ def _gunzip(data: bytes) -> bytes:
     return message
 
 
+def whole_message(data: bytes) -> bytes | None:
+    """The message, if the data is exactly one that is not compressed, as nearly every unary request is."""
+    if len(data) >= _PREFIX_BYTES and data[0] == 0:
+        length = int.from_bytes(data[1:_PREFIX_BYTES], "big")
+        if length == len(data) - _PREFIX_BYTES and length <= limits.GRPC_RECEIVE_BYTES_MAX:
+            return data[_PREFIX_BYTES:]
+    return None
+
+
 class Deframer:
     """Bytes in, messages out. Holds at most one incomplete message of the permitted size."""
 
@@ -111,10 +120,8 @@ class Deframer:
     def feed(self, data: bytes) -> list[bytes]:
         """The messages that are complete now. Raises `EtcdError`, after which the stream is over."""
         buffer = self._buffer
-        if not buffer and len(data) >= _PREFIX_BYTES and data[0] == 0:
-            length = int.from_bytes(data[1:5], "big")
-            if length == len(data) - _PREFIX_BYTES and length <= limits.GRPC_RECEIVE_BYTES_MAX:
-                return [data[_PREFIX_BYTES:]]  # nearly every unary request
+        if not buffer and (message := whole_message(data)) is not None:
+            return [message]
         buffer += data
         messages: list[bytes] = []
         while len(buffer) >= self._missing:

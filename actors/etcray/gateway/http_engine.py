@@ -99,10 +99,13 @@ class Stream:
 
     def respond(self, headers: HeaderMap, body: bytes, trailers: HeaderMap) -> None:
         """The whole answer: head, one body, trailers."""
-        self.send_head(headers)
-        self.queue.append(body)
-        self.trailers = trailers
-        self._connection.push(self)
+        if self.closed:
+            return
+        self._connection.send_head(self, 200, headers, False)
+        if not self.closed:
+            self.queue.append(body)
+            self.trailers = trailers
+            self._connection.push(self)
 
     def send_head(self, headers: HeaderMap, *, status: int = 200, end: bool = False) -> None:
         if not self.closed:

@@ -86,7 +86,7 @@ class JsonGateway:
         handler = self._router.unary_handlers.get(route.rpc)
         if handler is None:
             raise self._router.unknown_method(route.rpc)
-        await self._router.admission(call)
+        await self._router.admit(call)
         return route.response.encode(await handler(message, call))
 
     # --- streams ----------------------------------------------------------------------------------
@@ -159,7 +159,7 @@ class JsonGateway:
         deadline = None if seconds is None else asyncio.get_running_loop().time() + seconds
         try:
             async with asyncio.timeout_at(deadline):
-                await self._router.admission(call)
+                await self._router.admit(call)
             async with aclosing(handler(requests, call)) as responses:
                 while True:
                     async with asyncio.timeout_at(deadline):

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 
 from etcray.gateway.framing import parse_message
-from etcray.gateway.grpc import Call, Router
-from etcray.gateway.service import ServiceContext, check_size
+from etcray.gateway.grpc import Answer, Call, Router, awaited
+from etcray.gateway.service import ServiceContext, Waiting, check_size
 from etcray_storage import limits
 from etcray_storage.commands import CommandKind, ReadKind
 from etcray_storage.errors import Code, EtcdError
@@ -25,45 +25,51 @@ class KvService:
     def __init__(self, context: ServiceContext) -> None:
         self._context = context
         self._dispatcher = context.dispatcher
+        self.range = awaited(self._range)
+        self.txn = awaited(self._txn)
+        self.delete_range = awaited(self._delete_range)
 
     def register(self, router: Router) -> None:
-        router.unary("/etcdserverpb.KV/Range", self.range)
+        router.direct("/etcdserverpb.KV/Range", self._range)
         router.server_stream("/etcdserverpb.KV/RangeStream", self.range_stream)
-        router.unary("/etcdserverpb.KV/Put", self.put)
-        router.unary("/etcdserverpb.KV/DeleteRange", self.delete_range)
-        router.unary("/etcdserverpb.KV/Txn", self.txn)
-        router.unary("/etcdserverpb.KV/Compact", self.compact)
+        router.direct("/etcdserverpb.KV/Put", self._put)
+        router.direct("/etcdserverpb.KV/DeleteRange", self._delete_range)
+        router.direct("/etcdserverpb.KV/Txn", self._txn)
+        router.direct("/etcdserverpb.KV/Compact", self._compact)
 
-    async def range(self, request: bytes, _call: Call) -> bytes:
+    def _range(self, request: bytes, answer: Answer) -> None:
         message = parse_message(rpc.RangeRequest, request)
         validate.check_range(message)
-        reply = await self._dispatcher.read(ReadKind.RANGE, request, serializable=message.serializable)
-        return self._context.answer(reply)
+        self._read(ReadKind.RANGE, request, answer, serializable=message.serializable)
 
-    async def put(self, request: bytes, _call: Call) -> bytes:
+    def _put(self, request: bytes, answer: Answer) -> None:
         validate.check_put(parse_message(rpc.PutRequest, request))
-        return await self._propose(CommandKind.PUT, request)
+        self._propose(CommandKind.PUT, request, answer)
 
-    async def delete_range(self, request: bytes, _call: Call) -> bytes:
+    def _delete_range(self, request: bytes, answer: Answer) -> None:
         validate.check_delete_range(parse_message(rpc.DeleteRangeRequest, request))
-        return await self._propose(CommandKind.DELETE_RANGE, request)
+        self._propose(CommandKind.DELETE_RANGE, request, answer)
 
-    async def txn(self, request: bytes, _call: Call) -> bytes:
+    def _txn(self, request: bytes, answer: Answer) -> None:
         message = parse_message(rpc.TxnRequest, request)
         validate.check_txn(message, limits.TXN_OPS_MAX)
         if validate.is_read_only_txn(message):
             serializable = validate.is_serializable_txn(message)
-            reply = await self._dispatcher.read(ReadKind.TXN, request, serializable=serializable)
-            return self._context.answer(reply)
-        return await self._propose(CommandKind.TXN, request)
+            self._read(ReadKind.TXN, request, answer, serializable=serializable)
+        else:
+            self._propose(CommandKind.TXN, request, answer)
 
-    async def compact(self, request: bytes, _call: Call) -> bytes:
+    def _compact(self, request: bytes, answer: Answer) -> None:
         parse_message(rpc.CompactionRequest, request)
-        return await self._propose(CommandKind.COMPACT, request)
+        self._propose(CommandKind.COMPACT, request, answer)
 
-    async def _propose(self, kind: CommandKind, request: bytes) -> bytes:
+    def _read(self, kind: ReadKind, request: bytes, answer: Answer, *, serializable: bool) -> None:
+        waiting = Waiting(self._context, answer)
+        self._dispatcher.submit_read(kind, request, waiting, serializable=serializable)
+
+    def _propose(self, kind: CommandKind, request: bytes, answer: Answer) -> None:
         check_size(request)
-        return self._context.answer(await self._dispatcher.propose(kind, request))
+        self._dispatcher.submit(kind, request, Waiting(self._context, answer))
 
     async def range_stream(self, request: bytes, _call: Call) -> AsyncGenerator[bytes, None]:
         """A Range in pages, all of one revision: the one that was current at the first page.
