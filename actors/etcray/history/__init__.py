@@ -19,8 +19,8 @@ How rows come here
 
 The follower asks for what comes behind its position and gets whole revisions as Arrow. Far behind, it asks
 one call after the other for pieces of some MiB; close behind, a call waits at the leader for the next
-revision, and the calls are `PACE_SECONDS` apart, so that a busy leader pays for twenty a second and not for
-one a batch. A query that waits for a revision ends the pause.
+revision, and the calls are `PACE_SECONDS` apart, so that a busy leader pays for five a second and not for
+one a batch. A query that waits for a revision ends the pause, so only `--stale` ones see that much less.
 
 What compaction does to it
 --------------------------
