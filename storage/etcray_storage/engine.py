@@ -36,6 +36,7 @@ import pyarrow as pa
 from etcray_storage.errors import StorageCorruptError, StorageFatalError, StorageFullError
 
 Row = tuple[Any, ...]
+ParsedStatement = duckdb.Statement
 
 
 def keep_pandas_out() -> None:
@@ -161,6 +162,18 @@ class Engine:
         before it returns."""
         with translated(sql):
             self._connection.execute(sql, parameters)
+
+    def parse(self, sql: str) -> ParsedStatement:
+        """One statement, for `execute_parsed`."""
+        with translated(sql):
+            (statement,) = self._connection.extract_statements(sql)
+        return statement
+
+    def execute_parsed(self, statement: ParsedStatement, parameters: Sequence[object]) -> None:
+        """As `execute`, for a statement that is run again and again: parsing takes 0.1 ms, a third of the
+        CPU time of an INSERT of one row without its sync."""
+        with translated(statement.query):
+            self._connection.execute(statement, parameters)
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
         """Run a statement and fetch everything (an open result would own the connection)."""

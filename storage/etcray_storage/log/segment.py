@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from etcray_storage.engine import Engine, sync_directory
+from etcray_storage.engine import Engine, ParsedStatement, sync_directory
 from etcray_storage.errors import StorageFullError
 from etcray_storage.log.record import Row, decode_row, encode_row
 
@@ -35,7 +35,7 @@ class Segment:
         """Sum of the payloads."""
         self.checkpointed = False
         """Nothing is in its WAL any more, and nothing will be."""
-        self._insert = f"INSERT INTO {self.name}.records VALUES (?)"
+        self._insert: ParsedStatement | None = None
 
     @classmethod
     def create(cls, engine: Engine, directory: Path, number: int) -> Segment:
@@ -64,7 +64,9 @@ class Segment:
 
     def insert(self, engine: Engine, row: Row) -> None:
         """Append a row; durable when it returns."""
-        engine.execute(self._insert, (encode_row(row),))
+        if self._insert is None:
+            self._insert = engine.parse(f"INSERT INTO {self.name}.records VALUES (?)")
+        engine.execute_parsed(self._insert, (encode_row(row),))
         self.rows += 1
         self.bytes += len(row.payload)
 
