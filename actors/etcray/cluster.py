@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -72,6 +72,9 @@ class Cluster:
         *,
         replace_after: float | None = None,
         history: bool = True,
+        transport: str | None = None,
+        durability: str | None = None,
+        tune: Mapping[str, int] | None = None,
         timeout: float = READY_SECONDS,
     ) -> Cluster:
         """Start a cluster, or start again the one that `data_dir` holds, and wait until it serves.
@@ -81,9 +84,9 @@ class Cluster:
         one), else in the Ray that this program is connected to, and then goes on after the program
         ends; or else in a new Ray of its own on this machine, and then ends with the program.
         A member whose Ray node is gone for `replace_after` seconds (60 unless stored otherwise; 0: never)
-        is replaced on another node.
-        ends; or else in a new Ray of its own on this machine, and then ends with the program. With
-        `history` (see `sql`) it keeps every revision; the cluster serves before its history does.
+        is replaced on another node. With `history` (see `sql`) it keeps every revision; the cluster serves
+        before its history does. `transport` ("ray" or "direct"), `durability` ("synced" or "written") and
+        `tune` (numbers by name) are what `etcray.tuning` describes; what is left out stays as stored.
 
         Raises ClusterError (see `etcray.errors`) or DataDirectoryError; nothing is left running then.
         """
@@ -96,6 +99,9 @@ class Cluster:
             address=address,
             replace_after=replace_after,
             history=history,
+            transport=transport,
+            durability=durability,
+            tune=tune or {},
         )
         cluster = cls.launch_with(options)
         try:

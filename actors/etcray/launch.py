@@ -18,9 +18,9 @@ import os
 import re
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,6 +44,7 @@ from etcray.spec import (
     encode_spec,
     supervisor_actor_name,
 )
+from etcray.tuning import DEFAULT_TUNING, WRITTEN_WARNING, Durability, tuned
 
 NODES_ALLOWED: Final = (1, 3, 5, 7)
 NODES_DEFAULT: Final = 3
@@ -78,6 +79,12 @@ class LaunchOptions:
     """All but so many of the newest revisions."""
     history_retention_bytes: int | None = None
     """What is more than so much on disk."""
+    transport: str | None = None
+    """`ray` or `direct`. None: as stored, or the default of `Tuning`. So are the next two."""
+    durability: str | None = None
+    """`synced` or `written`."""
+    tune: Mapping[str, int] = field(default_factory=dict)
+    """Numbers of `Tuning`, by name; those that are left out stay."""
     dashboard: bool = False
     is_command: bool = False
     """See RunRecord."""
@@ -208,6 +215,7 @@ def _start(
         gateways=place_gateways(gateways, nodes),
         history=compose_history(options, spec, directory),
         replace_after_seconds=after,
+        tuning=tuned(spec.tuning, options.transport, options.durability, options.tune),
         founders=spec.first_members,
         version=spec.version + 1,
     )
@@ -221,6 +229,8 @@ def _start(
     run_file.write(record)
     history_too = ", and the history" if spec.history is not None else ""
     gateway_word = "gateway" if len(spec.gateways) == 1 else "gateways"
+    if spec.tuning.durability is Durability.WRITTEN:
+        tell(WRITTEN_WARNING)
     tell(f"creating {len(spec.members)} members, {len(spec.gateways)} {gateway_word}{history_too}")
     supervisor = create_supervisor(spec, factories)
     return Launched(spec, directory, lock, session, supervisor, record)
@@ -312,6 +322,7 @@ def check_options(options: LaunchOptions) -> tuple[str, int]:
     if not 1 <= options.gateways <= GATEWAYS_MAX:
         raise OptionsError(f"--gateways is from 1 to {GATEWAYS_MAX}, not {options.gateways}")
     _check_retention(options)
+    tuned(DEFAULT_TUNING, options.transport, options.durability, options.tune)
     return parse_listen(options.listen, options.gateways)
 
 

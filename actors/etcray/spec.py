@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from etcray.tuning import Tuning
 from etcray_storage.types import ClusterId, MemberId
 
 RAY_NAMESPACE: Final = "etcray"
@@ -114,6 +115,8 @@ class ClusterSpec(msgspec.Struct, frozen=True, kw_only=True):
     come back are not heard by the cluster that went on without them."""
     replace_after_seconds: float = 60.0
     """A member whose Ray node has been gone for so long is replaced on another; 0: never."""
+    tuning: Tuning = Tuning()
+    """Messaging, durability and sizes, as the newest launch chose them."""
     version: int = 0
     """Raised with every change of this spec; see `age`."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from etcray.tuning import Tuning
 from etcray_storage.types import ClusterId, Index, MemberId, Term
 
 
@@ -97,6 +98,7 @@ class ClusterStatus(msgspec.Struct, frozen=True, kw_only=True):
     """What is being done about the membership, in words; empty when nothing is."""
     next_name: str = ""
     """For a member that is to be added: one that no member has or had."""
+    tuning: Tuning = Tuning()
 
 
 encode_status = msgspec.msgpack.Encoder().encode

@@ -74,7 +74,8 @@ _SETTINGS: Final = (
     *_COMMON_SETTINGS,
 )
 
-_SCRATCH_SETTINGS: Final = ("SET fsync_mode = 'NONE'", *_COMMON_SETTINGS)
+_UNSYNCED: Final = "SET fsync_mode = 'NONE'"
+_SCRATCH_SETTINGS: Final = (_UNSYNCED, *_COMMON_SETTINGS)
 
 # A write or sync that fails inside a commit comes as a TransactionException, "Failed to commit: ...".
 _STORAGE_FAILURES: Final = (
@@ -99,13 +100,15 @@ class Engine:
         memory_limit_mib: int = MEMORY_LIMIT_MIB,
         scratch: bool = False,
         checkpoint_on_close: bool = True,
+        is_synced: bool = True,
     ) -> Engine:
         """Open or create the database at `path`; None gives one in memory, to attach others to.
 
         `scratch` is for a file that is built in bulk and counts only once it is complete: nothing is
         synced (its builder calls `sync_file` after `close`), and large transactions skip the WAL.
         Without `checkpoint_on_close`, neither closing nor detaching ever rewrites a file: what is
-        suspicious stays as it was found.
+        suspicious stays as it was found. If not `is_synced`, neither a commit nor a checkpoint waits for the
+        disk: what it wrote survives the end of the process, but not a power loss.
         Raises StorageCorruptError where DuckDB refuses the file.
         """
         config: dict[str, str | bool | int | float | list[str]] = {
@@ -124,6 +127,8 @@ class Engine:
                 raise
             for setting in _SCRATCH_SETTINGS if scratch else _SETTINGS:
                 connection.execute(setting)
+            if not is_synced:
+                connection.execute(_UNSYNCED)
             if path is None:
                 connection.execute("SET temp_directory = ''")  # else it spills into the working directory
             if not checkpoint_on_close:

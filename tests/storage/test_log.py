@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import struct
+import subprocess
+import sys
 import threading
 import zlib
 from pathlib import Path
@@ -43,6 +46,22 @@ def test_hard_state_without_entries_survives_reopening(tmp_path: Path) -> None:
     again = Log.open(tmp_path / "log")
     assert again.hard_state == vote
     assert again.last_index == 0
+    again.close()
+
+
+def test_a_log_that_is_not_synced_survives_the_end_of_its_process(tmp_path: Path) -> None:
+    """The rows are with the operating system when an append returns; only the disk is not waited for."""
+    directory = tmp_path / "log"
+    program = (
+        "import os, signal, sys; from pathlib import Path;"
+        "from etcray_storage.log import Log; from tests.storage.log_workload import fill;"
+        "log = Log.open(Path(sys.argv[1]), is_synced=False); fill(log, 20);"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    ended = subprocess.run([sys.executable, "-c", program, str(directory)], timeout=60, check=False)
+    assert ended.returncode == -signal.SIGKILL
+    again = Log.open(directory)
+    assert again.last_index == 20
     again.close()
 
 

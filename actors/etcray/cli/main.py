@@ -17,6 +17,7 @@ from etcray.cli.options import (
     CommandTimeout,
     Consistency,
     DataDirectory,
+    Durability,
     Endpoints,
     FromKey,
     Json,
@@ -27,6 +28,8 @@ from etcray.cli.options import (
     PrevKv,
     RangeEnd,
     SortBy,
+    Transport,
+    Tune,
 )
 from etcray.errors import ClusterError, OptionsError
 
@@ -85,12 +88,16 @@ def up(
         typer.Option("--history-retention-bytes", help="Keep so much: 500M, 20G.", show_default=False),
     ] = None,
     dashboard: Annotated[bool, typer.Option("--dashboard", help="With Ray's dashboard.")] = False,
+    transport: Transport = None,
+    durability: Durability = None,
+    tune: Tune = None,
     json: Json = False,
 ) -> None:
     """Start a cluster, or start again the one that is stored, and show it until Ctrl-C."""
     from etcray.cli import up as command
     from etcray.launch import LaunchOptions
     from etcray.quantities import parse_bytes, parse_seconds
+    from etcray.tuning import parse_numbers
 
     options = LaunchOptions(
         name=name,
@@ -104,6 +111,9 @@ def up(
         history_retention_revisions=retention_revisions,
         history_retention_bytes=None if retention_bytes is None else parse_bytes(retention_bytes),
         dashboard=dashboard,
+        transport=transport,
+        durability=durability,
+        tune=parse_numbers(tune or []),
         replace_after=replace_after,
         is_command=True,
     )

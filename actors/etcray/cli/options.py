@@ -53,3 +53,35 @@ RangeEnd = Annotated[
 
 DEFAULT_ENDPOINTS: Final = "127.0.0.1:2379"
 DEFAULT_TIMEOUT_SECONDS: Final = 5.0
+
+# What a launch may choose. The names of the numbers are those of `etcray.tuning`; a test compares.
+Transport = Annotated[
+    str | None,
+    typer.Option(
+        "--transport",
+        metavar="[ray|direct]",
+        help="How members and gateways talk: by Ray calls, or by sockets. Default: as stored, or ray.",
+        show_default=False,
+    ),
+]
+Durability = Annotated[
+    str | None,
+    typer.Option(
+        "--durability",
+        metavar="[synced|written]",
+        help="An acknowledged write is on the disks of a majority, or only handed to their operating "
+        "systems: a power loss can lose it then. Default: as stored, or synced.",
+        show_default=False,
+    ),
+]
+Tune = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--tune",
+        metavar="NAME=VALUE",
+        help="A number for experiments; may be repeated. Names: gateway_batches_in_flight, "
+        "gateway_batch_requests, gateway_batch_bytes, gateway_read_batches_in_flight, "
+        "gateway_read_batch_requests, appends_in_flight, append_bytes. Default: as stored.",
+        show_default=False,
+    ),
+]

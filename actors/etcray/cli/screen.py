@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO
 import msgspec
 
 from etcray.status import ActorReport, ClusterStatus, HistoryReport, MemberReport
+from etcray.tuning import DEFAULT_TUNING, WRITTEN_WARNING, Durability, Tuning
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -112,6 +113,7 @@ class LiveScreen:
         from rich.text import Text
 
         parts: list[RenderableType] = [Text(headline(status), style="bold"), cluster_table(status)]
+        parts += [Text(line, style="bold red") for line in deviations(status.tuning)]
         if status.ready:
             parts += [Text(line) for line in how_to_connect(status)]
             parts.append(Text(f"data in {self._data_directory}", style="dim"))
@@ -230,7 +232,19 @@ def describe(status: ClusterStatus, data_directory: str) -> list[str]:
         holds = f"at revision {revision}, {behind}, {held}" if is_known else "still away"
         lines.append(f"{name} {holds}, pid {pid}, {state}")
     lines.append(f"supervisor, pid {status.supervisor.process_id}")
+    lines += deviations(status.tuning)
     return lines + how_to_connect(status)
+
+
+def deviations(tuning: Tuning) -> list[str]:
+    """What differs from the defaults, in one line; and another for what has to be said loudly."""
+    chosen = [
+        f"{name} {value}"
+        for name, value in msgspec.to_builtins(tuning).items()
+        if value != getattr(DEFAULT_TUNING, name)
+    ]
+    lines = [f"tuned: {', '.join(chosen)}"] if chosen else []
+    return lines + ([WRITTEN_WARNING] if tuning.durability is Durability.WRITTEN else [])
 
 
 def all_actors(status: ClusterStatus) -> list[ActorReport]:

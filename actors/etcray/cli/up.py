@@ -189,6 +189,12 @@ def arguments_of(options: LaunchOptions) -> list[str]:
         arguments += ["--history-retention-revisions", str(options.history_retention_revisions)]
     if options.history_retention_bytes is not None:
         arguments += ["--history-retention-bytes", str(options.history_retention_bytes)]
+    if options.transport is not None:
+        arguments += ["--transport", options.transport]
+    if options.durability is not None:
+        arguments += ["--durability", options.durability]
+    for name, value in options.tune.items():
+        arguments += ["--tune", f"{name}={value}"]
     if options.dashboard:
         arguments.append("--dashboard")
     return arguments

@@ -120,7 +120,13 @@ class GatewayActor:
             return self._endpoint
         from etcray.gateway.server import GatewayServer
 
-        server = GatewayServer(self._cluster.cluster_id, self._channels(), [], random.Random(os.urandom(16)))
+        server = GatewayServer(
+            self._cluster.cluster_id,
+            self._channels(),
+            [],
+            random.Random(os.urandom(16)),
+            tuning=self._cluster.tuning,
+        )
         try:
             port = await server.open(self._spec.host, self._spec.port)
         except BaseException:

@@ -21,6 +21,7 @@ from etcray.gateway.keep_alives import KeepAlives
 from etcray.gateway.proposals import Proposals, Settled
 from etcray.gateway.reads import Reads
 from etcray.node import api
+from etcray.tuning import DEFAULT_TUNING, Tuning
 from etcray_storage.commands import CommandKind, ReadKind
 from etcray_storage.errors import STOPPED, EtcdError, error_by_number
 from etcray_storage.types import NOBODY, MemberId, Term
@@ -91,13 +92,18 @@ class Ticket(Protocol):
 class Dispatcher:
     """Carries commands and reads of one gateway to the cluster and the answers back."""
 
-    def __init__(self, channels: Mapping[MemberId, MemberChannel], rng: random.Random) -> None:
+    def __init__(
+        self,
+        channels: Mapping[MemberId, MemberChannel],
+        rng: random.Random,
+        tuning: Tuning = DEFAULT_TUNING,
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._channels = dict(channels)
         self.delivery = Delivery(channels)
-        self.proposals = Proposals(self.delivery, rng)
-        self.linearizable_reads = Reads(self.delivery, linearizable=True)
-        self.serializable_reads = Reads(self.delivery, linearizable=False)
+        self.proposals = Proposals(self.delivery, rng, tuning)
+        self.linearizable_reads = Reads(self.delivery, linearizable=True, tuning=tuning)
+        self.serializable_reads = Reads(self.delivery, linearizable=False, tuning=tuning)
         self.keep_alives = KeepAlives(self.delivery)
         self._sources = (
             self.proposals,

@@ -23,6 +23,7 @@ from typing import Any, Final, NamedTuple
 
 from etcray.gateway.delivery import Delivery, Lane
 from etcray.gateway.gathering import Gathering
+from etcray.tuning import DEFAULT_TUNING, Tuning
 from etcray_storage import commands, limits
 from etcray_storage.commands import BatchAnswer, CommandKind
 from etcray_storage.errors import (
@@ -77,10 +78,11 @@ class _InFlight:
 class Proposals:
     """The commands of one gateway that are not answered yet."""
 
-    def __init__(self, delivery: Delivery, rng: random.Random) -> None:
+    def __init__(self, delivery: Delivery, rng: random.Random, tuning: Tuning = DEFAULT_TUNING) -> None:
         self._delivery = delivery
+        self._tuning = tuning
         self.gathering = Gathering(
-            batch_max=limits.BATCH_COMMANDS_MAX, in_flight_max=limits.BATCHES_IN_FLIGHT_MAX
+            batch_max=tuning.gateway_batch_requests, in_flight_max=tuning.gateway_batches_in_flight
         )
         self._rng = rng
         self._pending: deque[_Command] = deque()
@@ -142,10 +144,10 @@ class Proposals:
         pending = self._pending
         batch: list[_Command] = []
         size = 0
-        while pending and len(batch) < limits.BATCH_COMMANDS_MAX:
+        while pending and len(batch) < self._tuning.gateway_batch_requests:
             size += len(pending[0].request)
             alone = pending[0].kind in commands.RECONFIGURATIONS
-            if batch and (alone or size > limits.BATCH_BYTES_MAX):
+            if batch and (alone or size > self._tuning.gateway_batch_bytes):
                 break
             batch.append(pending.popleft())
             if alone:

@@ -15,6 +15,7 @@ from etcray.gateway.delivery import Delivery, Lane
 from etcray.gateway.gathering import Gathering
 from etcray.gateway.proposals import REQUEST_SECONDS_MAX, Settled
 from etcray.node import api
+from etcray.tuning import DEFAULT_TUNING, Tuning
 from etcray_storage import limits
 from etcray_storage.commands import ReadKind
 from etcray_storage.errors import REQUEST_TOO_MANY_REQUESTS, TIMEOUT, error_by_number
@@ -36,11 +37,12 @@ class _Batch(NamedTuple):
 class Reads:
     """The reads of one sort, linearizable or serializable, that are not answered yet."""
 
-    def __init__(self, delivery: Delivery, *, linearizable: bool) -> None:
+    def __init__(self, delivery: Delivery, *, linearizable: bool, tuning: Tuning = DEFAULT_TUNING) -> None:
         self._delivery = delivery
+        self._tuning = tuning
         self._linearizable = linearizable
         self.gathering = Gathering(
-            batch_max=limits.READ_BATCH_REQUESTS_MAX, in_flight_max=limits.READ_BATCHES_IN_FLIGHT_MAX
+            batch_max=tuning.gateway_read_batch_requests, in_flight_max=tuning.gateway_read_batches_in_flight
         )
         self._lane = Lane.READ_LINEARIZABLE if linearizable else Lane.READ_SERIALIZABLE
         self._pending: deque[_Read] = deque()
@@ -71,7 +73,7 @@ class Reads:
             self._send_batch(now)
 
     def _send_batch(self, now: float) -> None:
-        count = min(len(self._pending), limits.READ_BATCH_REQUESTS_MAX)
+        count = min(len(self._pending), self._tuning.gateway_read_batch_requests)
         batch = [self._pending.popleft() for _ in range(count)]
         request = api.ReadRequest(
             self._linearizable, bytes([read.kind for read in batch]), [read.request for read in batch]

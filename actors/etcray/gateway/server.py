@@ -23,6 +23,7 @@ from etcray.gateway.waiting_line import WaitingLine
 from etcray.gateway.watch import WatchService
 from etcray.gateway.watch_feed import WatchFeed
 from etcray.gateway.watch_hub import PROGRESS_SECONDS
+from etcray.tuning import DEFAULT_TUNING, Tuning
 from etcray_storage.types import ClusterId, MemberId
 
 
@@ -36,8 +37,9 @@ class GatewayServer:
         endpoints: list[str],
         rng: random.Random,
         progress_seconds: float = PROGRESS_SECONDS,
+        tuning: Tuning = DEFAULT_TUNING,
     ) -> None:
-        self.dispatcher = Dispatcher(channels, rng)
+        self.dispatcher = Dispatcher(channels, rng, tuning)
         self.context = ServiceContext(cluster_id, self.dispatcher, endpoints)
         routes = HttpRoutes(self.context)
         self.sql = routes.sql

@@ -109,6 +109,8 @@ class OpenMember:
             member=self._spec.id,
             election_s=timing.election_ms / 1000,
             heartbeat_s=timing.heartbeat_ms / 1000,
+            append_bytes_max=self.cluster.tuning.append_bytes,
+            appends_in_flight_max=self.cluster.tuning.appends_in_flight,
         )
         surroundings = Surroundings(
             clock=time.monotonic,

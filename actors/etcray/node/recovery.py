@@ -22,6 +22,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from etcray.spec import ClusterSpec, peer_url
+from etcray.tuning import Durability
 from etcray_storage.data_directory import DataDirectory
 from etcray_storage.errors import StorageCorruptError
 from etcray_storage.loading import load_machine
@@ -57,7 +58,8 @@ def _recover(directory: DataDirectory, cluster: ClusterSpec) -> Recovered:
         if not tables.membership.voters:
             founders = sorted(founder.id for founder in cluster.first_members)
             tables.bootstrap(Membership(voters=tuple(founders)))
-        log = Log.open(directory.path / "log")
+        is_synced = cluster.tuning.durability is Durability.SYNCED
+        log = Log.open(directory.path / "log", is_synced=is_synced)
         _align(log, tables, directory)
         machine = machine_of(tables, cluster)
         directory.mark_complete()

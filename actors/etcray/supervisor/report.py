@@ -36,6 +36,7 @@ def make_report(keeper: Keeper, spec: ClusterSpec, membership: str, next_name: s
         supervisor=SupervisorReport(process_id=os.getpid(), ray_node=keeper.node),
         membership=membership,
         next_name=next_name,
+        tuning=spec.tuning,
     )
 
 

@@ -98,18 +98,23 @@ class Log:
         segment_bytes: int = limits.LOG_SEGMENT_BYTES,
         segment_rows: int = limits.LOG_SEGMENT_ROWS,
         cache_bytes: int = limits.LOG_CACHE_BYTES,
+        is_synced: bool = True,
     ) -> Log:
         """Create the log of an empty or missing directory, or recover the one that is there.
 
         The caller holds the data directory's lock. Raises StorageCorruptError (a file is damaged or
-        missing; nothing was changed), DataDirectoryError (a newer format)."""
+        missing; nothing was changed), DataDirectoryError (a newer format).
+
+        If not `is_synced`, an append hands its row to the operating system and does not wait for the disk:
+        it survives the end of the process, not a power loss. The tip is synced all the same, so that what
+        a power loss took is found, as far as the tip had come."""
         if not directory.exists():
             directory.mkdir(mode=0o700)
             sync_directory(directory.parent)
         sync_files(directory)
         remove_spare(directory)
         tip_file = _open_tip(directory)
-        engine = Engine.open(None, limits.LOG_MEMORY_MIB, checkpoint_on_close=False)
+        engine = Engine.open(None, limits.LOG_MEMORY_MIB, checkpoint_on_close=False, is_synced=is_synced)
         try:
             tip = tip_file.tip
             remove_void_files(directory, tip.first_segment)
