@@ -211,6 +211,38 @@ PROMOTE_MATCH_PERCENT: Final = 90
 MEMBERS_HEALTHY_ELECTION_TIMEOUTS: Final = 2.0
 """A member counts as connected if the leader has heard it within so many election timeouts."""
 
+# --- streams between actors (transport direct) -------------------------------------------------
+STREAM_REQUEST_BYTES_MAX: Final = 64 * MIB
+"""Largest frame that a member reads from a peer, a gateway or the history."""
+
+STREAM_ANSWER_BYTES_MAX: Final = 2048 * MIB - 1
+"""Largest frame that they read from a member: a range may be as large as the store."""
+
+STREAM_HANDSHAKE_BYTES_MAX: Final = 1 * KIB
+"""Largest frame of somebody who has not proved yet that he belongs to the cluster,"""
+
+STREAM_HANDSHAKE_SECONDS: Final = 2.0
+"""and how long he may take to do so."""
+
+STREAM_CONNECT_SECONDS: Final = 0.5
+"""How long a dialled member may take to answer, the handshake included."""
+
+STREAM_CONNECTIONS_MAX: Final = 256
+"""Connections to one member; one more is closed at once."""
+
+STREAM_CALLS_MAX: Final = 64
+"""Calls on one connection that wait for their answer."""
+
+STREAM_WORKERS_MAX: Final = 64
+"""Threads of a member for calls that block: at most so many run at once, the others wait."""
+
+STREAM_BACKLOG_BYTES_MAX: Final = 64 * MIB
+"""Bytes that a connection's other end has not taken; above it the connection is cut. A single larger frame
+may wait alone."""
+
+STREAM_STALLED_SECONDS: Final = 5.0
+"""A connection whose other end takes nothing for this long, although something waits, is cut."""
+
 # --- sessions (exactly once) ------------------------------------------------------------------
 SESSIONS_MAX: Final = 1_024
 """Gateway sessions that the state machine remembers; the longest unused one is forgotten first."""

@@ -13,15 +13,20 @@ import os
 import random
 import sys
 import traceback
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from ray.exceptions import RayError
 
-from etcray.gateway.dispatcher import MemberUnreachableError
+from etcray.gateway.dispatcher import MemberChannel, MemberUnreachableError
 from etcray.gateway.sql import HistoryUnreachableError
 from etcray.gateway.status import GatewayStatus
 from etcray.spec import ClusterSpec, GatewaySpec, decode_spec
+from etcray.transport.addresses import StreamAddress
+from etcray.transport.gateway_stream import GatewayStreams
+from etcray.transport.handshake import credentials_of
+from etcray.tuning import Transport
 from etcray_storage.types import MemberId
 
 if TYPE_CHECKING:
@@ -108,6 +113,9 @@ class GatewayActor:
         self._spec: GatewaySpec = next(g for g in self._cluster.gateways if g.index == index)
         self._server: GatewayServer | None = None
         self._members: dict[int, Any] = {}
+        is_direct = self._cluster.tuning.transport is Transport.DIRECT
+        self._streams = GatewayStreams(credentials_of(self._cluster)) if is_direct else None
+        """To the members, unless these are called through their handles."""
         self._history: Any = None
         self._endpoint = ""
         self._watch: asyncio.Task[None] | None = None
@@ -151,6 +159,13 @@ class GatewayActor:
         if self._server is not None:
             self._server.dispatcher.set_channels(self._channels())
 
+    async def set_streams(self, addresses: dict[int, StreamAddress]) -> None:
+        """In place of `set_members`, if the transport is direct: where all members listen."""
+        assert self._streams is not None, "the transport of this cluster is not direct"
+        self._streams.set_addresses(addresses)
+        if self._server is not None:
+            self._server.dispatcher.set_channels(self._channels())
+
     async def set_history(self, handle: Any) -> None:
         """The history actor, or None while it is away; called again whenever that changes."""
         self._history = handle
@@ -163,7 +178,9 @@ class GatewayActor:
         if self._server is not None:
             self._server.dispatcher.member_died(MemberId(member))
 
-    def _channels(self) -> dict[MemberId, RayMemberChannel]:
+    def _channels(self) -> Mapping[MemberId, MemberChannel]:
+        if self._streams is not None:
+            return self._streams.channels
         return {MemberId(member): RayMemberChannel(handle) for member, handle in self._members.items()}
 
     async def set_endpoints(self, endpoints: list[str]) -> None:
@@ -188,6 +205,8 @@ class GatewayActor:
             self._watch.cancel()
         if self._server is not None:
             await self._server.stop(STOP_GRACE_SECONDS)
+        if self._streams is not None:
+            self._streams.close()
 
 
 async def _end_with(server: GatewayServer) -> None:

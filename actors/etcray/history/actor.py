@@ -13,7 +13,11 @@ from ray.exceptions import GetTimeoutError, RayError
 
 from etcray.history import api
 from etcray.history.channels import MemberUnreachableError
+from etcray.history.streams import HistoryStreams
 from etcray.spec import decode_spec
+from etcray.transport.addresses import StreamAddress
+from etcray.transport.handshake import credentials_of
+from etcray.tuning import Transport
 from etcray_storage.types import MemberId
 
 if TYPE_CHECKING:
@@ -61,7 +65,11 @@ class HistoryActor:
         keep_pandas_out()
         from etcray.history.service import HistoryService
 
-        self._service: HistoryService = HistoryService(decode_spec(spec))
+        cluster = decode_spec(spec)
+        self._service: HistoryService = HistoryService(cluster)
+        is_direct = cluster.tuning.transport is Transport.DIRECT
+        self._streams = HistoryStreams(credentials_of(cluster)) if is_direct else None
+        """To the members, unless these are called through their handles."""
 
     def open(self) -> bytes:
         """Open the store. Raises OperatingError if the directory cannot be used."""
@@ -71,6 +79,12 @@ class HistoryActor:
     def set_members(self, handles: dict[int, Any]) -> None:
         """The actors of all members; called again whenever one of them was created anew."""
         self._service.set_channels({MemberId(m): RayMemberChannel(handle) for m, handle in handles.items()})
+
+    def set_streams(self, addresses: dict[int, StreamAddress]) -> None:
+        """In place of `set_members`, if the transport is direct: where all members listen."""
+        assert self._streams is not None, "the transport of this cluster is not direct"
+        self._streams.set_addresses(addresses)
+        self._service.set_channels(self._streams.channels)
 
     def member_died(self, member: int) -> None:
         """The supervisor saw a member's process end."""

@@ -21,8 +21,9 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 
 from etcray.node import api
-from etcray.node.peers import PeerUnreachableError
+from etcray.node.peers import SNAPSHOT_CHUNK_TIMEOUT_SECONDS, PeerUnreachableError
 from etcray.spec import ClusterSpec
+from etcray.transport.addresses import StreamAddress
 from etcray_storage.types import MemberId
 
 if TYPE_CHECKING:
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
 
 EXCHANGE_TIMEOUT_SECONDS: Final = 0.5
 """A peer that does not answer within this is treated as unreachable; the call may still run there."""
-
-SNAPSHOT_CHUNK_TIMEOUT_SECONDS: Final = 30.0
-"""The last chunk's call returns after the whole snapshot is verified."""
 
 CALLS_ABANDONED_MAX: Final = 4
 """Timed-out calls to one peer that may still be on their way. At the limit the peer is not called
@@ -89,6 +87,10 @@ class MemberActor:
         """The actors of other members; called again whenever one of them was created, or created anew.
         Members that are not known yet, and ones that were removed, may be among them."""
         self._member.connect({member: RayPeerChannel(handle) for member, handle in handles.items()})
+
+    def set_streams(self, addresses: dict[int, StreamAddress]) -> None:
+        """In place of `set_peers`, if members talk by streams: where they listen."""
+        self._member.connect_streams(addresses)
 
     def member_died(self, member: int) -> None:
         """The supervisor saw a member's process end."""

@@ -10,6 +10,7 @@ from enum import IntEnum
 
 import msgspec
 
+from etcray.transport.addresses import StreamAddress
 from etcray_storage.commands import BatchAnswer
 from etcray_storage.machine.members import Member as ClusterMember
 from etcray_storage.types import NOBODY, Index, MemberId, Membership, Term
@@ -286,6 +287,8 @@ class MemberStatus(msgspec.Struct, frozen=True, kw_only=True):
     free_bytes: int = 0
     """Of the disk that the member's directory is on."""
     low_on_space: bool = False
+    stream: StreamAddress | None = None
+    """Where it listens, if members and gateways talk by streams."""
 
 
 encode = msgspec.msgpack.Encoder().encode

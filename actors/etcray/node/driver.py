@@ -39,6 +39,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Final, Protocol
 
 from etcray.node.applier import Applier
@@ -93,6 +94,7 @@ class Driver:
         on_snapshot_wanted: Callable[[SnapshotWanted], None],
         on_snapshot: Callable[[SnapshotMeta], None],
         on_failure: Callable[[BaseException], None],
+        mutex: AbstractContextManager[bool] | None = None,
     ) -> None:
         self._raft = raft
         self._writer = writer
@@ -103,7 +105,7 @@ class Driver:
         self._on_snapshot = on_snapshot
         self._on_failure = on_failure
         self._peers: Peers | None = None
-        self._mutex = threading.Lock()
+        self._mutex = mutex if mutex is not None else threading.Lock()
         self._unsynced: deque[list[Message]] = deque()
         """For each record on its way to the disk, oldest first, what may leave once it is durable."""
         self._reads: dict[int, ReadWaiter] = {}

@@ -63,6 +63,18 @@ class Exchange:
         self._hold_back = hold_back
         """Leaves out what must not reach the core yet."""
 
+    def take(self, payload: bytes) -> bytes | None:
+        """Hand over a peer's messages that came without a call; the answers go out as messages of our
+        own. What is returned is to be sent back all the same: that the sender was removed."""
+        envelope = decode_envelope(payload)
+        if self._fence.admits(envelope):
+            self._on_heard(envelope)
+            with self._hold_back(envelope.messages) as messages:
+                self._driver.step(messages)
+        elif self._fence.is_removed(envelope.sender):
+            return self._fence.envelope(envelope.sender, [], removed=True)
+        return None
+
     def begin(self, payload: bytes) -> PendingReply:
         """Hand a peer's messages to the core. Raises msgspec.DecodeError for bytes that are none."""
         envelope = decode_envelope(payload)

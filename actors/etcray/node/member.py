@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from etcray.node.api import (
     DefragmentReply,
     HashKVReply,
@@ -30,8 +32,11 @@ from etcray.node.api import (
 )
 from etcray.node.opened import OpenMember
 from etcray.node.peers import PeerChannel
+from etcray.node.serving import listen_beyond, serve
 from etcray.node.waiters import run
 from etcray.spec import ClusterSpec
+from etcray.transport.addresses import StreamAddress
+from etcray.transport.server import StreamServer
 from etcray_storage.disk_space import free_bytes
 from etcray_storage.errors import EtcdError, OperatingError, StorageFullError
 from etcray_storage.types import NOBODY, Index, MemberId, Membership, Term
@@ -57,6 +62,8 @@ class Member:
         self._ray_node = ray_node
         self._measure_room = measure_room
         self._opened: OpenMember | None = None
+        self._server: StreamServer | None = None
+        """While it is open, if others reach it by streams."""
         self._opening = threading.Lock()
         self._hashing = threading.Lock()
         self._defragmenting = threading.Lock()
@@ -71,7 +78,10 @@ class Member:
         with self._opening:
             if self._opened is None:
                 sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
-                self._opened = OpenMember(self.cluster, self.spec, self._ray_node, self._measure_room)
+                opened = OpenMember(self.cluster, self.spec, self._ray_node, self._measure_room)
+                self._opened = opened
+                if opened.streams is not None:
+                    self._server = serve(self, opened, opened.streams)
 
     def connect(self, channels: Mapping[int, PeerChannel]) -> None:
         """Learn how to call other members, also ones that are not members yet; again whenever one of
@@ -79,6 +89,17 @@ class Member:
         opened = self._require_open()
         for member, channel in channels.items():
             opened.replica.peers.connect(MemberId(member), channel)
+
+    def connect_streams(self, addresses: Mapping[int, StreamAddress]) -> None:
+        """Learn where other members listen, in place of `connect`."""
+        opened = self._require_open()
+        assert opened.streams is not None, "the transport of this cluster is not direct"
+        assert self._server is not None, "an open member listens"
+        opened.streams.set_addresses({MemberId(member): at for member, at in addresses.items()})
+        if any(at.hostname != self._server.address.hostname for at in addresses.values()):
+            listen_beyond(self, self._server)
+        for member in map(MemberId, addresses):
+            opened.replica.peers.connect(member, opened.streams.snapshot_channel(member))
 
     def member_died(self, member: MemberId) -> None:
         """Its process is gone, by whoever watches it: if it led, there is no point in waiting for
@@ -92,6 +113,8 @@ class Member:
             if self._opened is not None:
                 opened = self._opened
                 opened.hand_over()  # the successor's votes and appends still have to be answered
+                if self._server is not None:
+                    self._server.close()
                 self._opened = None
                 opened.close()
 
@@ -198,7 +221,10 @@ class Member:
         opened = self._opened
         if opened is None:
             return _closed_status(self)
-        return opened.status()
+        status = opened.status()
+        if self._server is not None:
+            return msgspec.structs.replace(status, stream=self._server.address)
+        return status
 
 
 def _closed_status(member: Member) -> MemberStatus:

@@ -16,6 +16,7 @@ from etcray.node.api import MemberStatus, PeerView
 from etcray.node.applier import Applier
 from etcray.node.driver import Driver
 from etcray.node.flusher import Flusher, Maintainer
+from etcray.node.peers import SenderThread
 from etcray.node.recovery import Recovered, recover
 from etcray.node.replica import Replica, Surroundings
 from etcray.node.row_feed import RowFeed
@@ -24,6 +25,9 @@ from etcray.node.waiters import run
 from etcray.node.watching import WatchServer
 from etcray.raft.config import RaftConfig
 from etcray.spec import ClusterSpec, MemberSpec
+from etcray.transport.handshake import credentials_of
+from etcray.transport.peer_stream import PeerStreams
+from etcray.tuning import Transport
 from etcray_storage.data_directory import DataDirectory
 from etcray_storage.disk_space import Ballast, free_bytes
 from etcray_storage.errors import OperatingError, StorageCorruptError, StorageFullError
@@ -92,6 +96,9 @@ class OpenMember:
         self.flushing = threading.Lock()
         self.sender = SnapshotSender(self)
         self.installer = SnapshotInstaller(self)
+        is_direct = cluster.tuning.transport is Transport.DIRECT
+        self.streams = PeerStreams(credentials_of(cluster)) if is_direct else None
+        """To the peers, unless these are called by way of Ray."""
         self.replica = self._make_replica(recovered)
         self.watching = WatchServer(spec.id, self, self.driver)
         self.row_feed = RowFeed(spec.id, self, self.driver)
@@ -122,6 +129,8 @@ class OpenMember:
             on_snapshot=self.installer.want,
             hold_back=self.installer.hold_back_unready,
             on_failure=self.fail,
+            start_sender=SenderThread if self.streams is None else self.streams.start,
+            mutex=None if self.streams is None else self.streams.mutex,
         )
         return Replica(
             self.cluster.cluster_id,

@@ -23,12 +23,15 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 from etcray.node.envelope import Envelope, Fence, decode_envelope
 from etcray.raft.messages import Message
 from etcray_storage.limits import OUTBOX_MESSAGES_MAX, PEERS_MAX
 from etcray_storage.types import MemberId
+
+SNAPSHOT_CHUNK_TIMEOUT_SECONDS: Final = 30.0
+"""The last chunk's call returns after the whole snapshot is verified."""
 
 RETRY_PAUSE_SECONDS: Final = 0.05
 """After a failed call, before the next one to the same peer."""
@@ -38,15 +41,20 @@ class PeerUnreachableError(Exception):
     """A call to a peer failed or was not answered in time. It may have been executed."""
 
 
-class PeerChannel(Protocol):
-    """A way to call one peer. Blocking; used by one sender thread and one snapshot thread."""
+class SnapshotChannel(Protocol):
+    """A way to bring a peer a snapshot. Blocking; used by one snapshot thread."""
+
+    def snapshot_chunk(self, chunk: bytes) -> bytes:
+        """Deliver an encoded SnapshotChunk and return the SnapshotChunkReply. Raises
+        PeerUnreachableError."""
+        ...
+
+
+class PeerChannel(SnapshotChannel, Protocol):
+    """A way to call one peer. Blocking; `exchange` is used by one sender thread."""
 
     def exchange(self, envelope: bytes) -> bytes:
         """Deliver an encoded Envelope and return the peer's. Raises PeerUnreachableError."""
-        ...
-
-    def snapshot_chunk(self, chunk: bytes) -> bytes:
-        """Deliver an encoded SnapshotChunk and return the SnapshotChunkReply."""
         ...
 
 
@@ -74,16 +82,16 @@ class Peer:
         self._outbox: deque[Message] = deque(maxlen=OUTBOX_MESSAGES_MAX)
         self._slots: deque[ReplySlot] = deque()
         self._wakeup = threading.Condition(threading.Lock())
-        self._channel: PeerChannel | None = None
+        self._channel: SnapshotChannel | None = None
         self._closed = False
         self._retired = False
         """Nothing is taken in any more; it closes once its outbox is empty, or a call fails."""
 
     @property
-    def channel(self) -> PeerChannel | None:
+    def channel(self) -> SnapshotChannel | None:
         return self._channel
 
-    def connect(self, channel: PeerChannel) -> None:
+    def connect(self, channel: SnapshotChannel) -> None:
         with self._wakeup:
             self._channel = channel
             self._wakeup.notify()
@@ -122,7 +130,17 @@ class Peer:
             self._outbox.clear()
             return messages
 
-    def take(self) -> tuple[PeerChannel, list[Message]] | None:
+    @property
+    def has_messages(self) -> bool:
+        """Whether `take_now` would give something. Without a lock: it may have changed since."""
+        return bool(self._outbox)
+
+    @property
+    def is_over(self) -> bool:
+        """It is closed; or its member was removed, and what was queued for it has left."""
+        return self._closed or (self._retired and not self._outbox)
+
+    def take(self) -> tuple[SnapshotChannel, list[Message]] | None:
         """Wait until there is something to send and a way to send it. None: the peer is closed."""
         with self._wakeup:
             while not self._closed and (not self._outbox or self._channel is None):
@@ -180,7 +198,9 @@ class SenderThread:
     def _run(self) -> None:
         try:
             while (taken := self._peer.take()) is not None:
-                self._peers.deliver(self._peer, *taken)
+                channel, messages = taken
+                # Where such threads send, whole channels are made known.
+                self._peers.deliver(self._peer, cast(PeerChannel, channel), messages)
         except BaseException as e:
             self._peers.on_failure(e)
             raise
@@ -208,14 +228,14 @@ class Peers:
         self._senders: dict[MemberId, Sender] = {}
         self._closed = False
 
-    def connect(self, member: MemberId, channel: PeerChannel) -> None:
+    def connect(self, member: MemberId, channel: SnapshotChannel) -> None:
         """Make known how to call a member; again whenever its process was created anew. One that was
         removed is not called any more."""
         peer = self._get_or_add(member)
         if peer is not None:
             peer.connect(channel)
 
-    def channel(self, member: MemberId) -> PeerChannel | None:
+    def channel(self, member: MemberId) -> SnapshotChannel | None:
         peer = self._peers.get(member)
         return peer.channel if peer is not None else None
 
@@ -245,6 +265,14 @@ class Peers:
             peer.call_failed()
             return
         self.take_reply(reply)
+
+    def envelope(self, peer: Peer, messages: list[Message]) -> bytes:
+        """An encoded envelope to that peer, for whoever brings it there without a call."""
+        return self._fence.envelope(peer.member, messages)
+
+    def unreachable(self, member: MemberId) -> None:
+        """The way to it broke, or could not be made."""
+        self._on_unreachable(member)
 
     def take_reply(self, reply: bytes) -> None:
         """What a call to a peer returned."""

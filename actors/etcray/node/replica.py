@@ -69,6 +69,8 @@ class Surroundings:
     files of those that may are kept while the core looks at them."""
     on_failure: Callable[[BaseException], None]
     start_sender: StartSender = SenderThread
+    mutex: AbstractContextManager[bool] | None = None
+    """What guards the core, if it is to be more than a plain lock: it may do something when let go of."""
 
 
 class Replica:
@@ -167,6 +169,7 @@ class Replica:
             surroundings.on_snapshot_wanted,
             surroundings.on_snapshot,
             surroundings.on_failure,
+            surroundings.mutex,
         )
 
     def begin(self) -> None:

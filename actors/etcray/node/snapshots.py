@@ -31,7 +31,7 @@ from etcray.node.envelope import (
     decode_snapshot_chunk_reply,
     encode,
 )
-from etcray.node.peers import PeerChannel, PeerUnreachableError
+from etcray.node.peers import PeerUnreachableError, SnapshotChannel
 from etcray.node.recovery import machine_of
 from etcray.raft.messages import InstallSnapshotRequest, Message
 from etcray.raft.ready import SnapshotWanted
@@ -101,7 +101,7 @@ class SnapshotSender:
             self._member.replica.peers.send(request)
         return complete
 
-    def _send_chunks(self, channel: PeerChannel, recipient: MemberId, file: SnapshotFile) -> bool:
+    def _send_chunks(self, channel: SnapshotChannel, recipient: MemberId, file: SnapshotFile) -> bool:
         fence = self._member.replica.fence
         offset = 0
         with file.path.open("rb") as source:

@@ -8,7 +8,7 @@ simulation that has one thread for everything.
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any, Generic, NamedTuple, TypeVar
 
 T = TypeVar("T")
@@ -17,18 +17,30 @@ T = TypeVar("T")
 class Waiter(Generic[T]):
     """One wait for one value. A bare lock: half the cost of a threading.Event."""
 
-    __slots__ = ("_lock", "value")
+    __slots__ = ("_lock", "_then", "value")
 
     def __init__(self) -> None:
         self.value: T | None = None
         """None after the wait: given up (leadership lost, member stopping), or not there in time."""
         self._lock = threading.Lock()
         self._lock.acquire()
+        self._then: Callable[[], None] | None = None
 
     def resolve(self, value: T | None) -> None:
         """At most once: whoever resolves a waiter has first taken it out of its table."""
         self.value = value
         self._lock.release()
+        then = self._then
+        if then is not None:
+            then()
+
+    def then(self, call: Callable[[], None]) -> None:
+        """Instead of `wait`: have something done when it is resolved, by whoever resolves it, who may hold
+        the driver's mutex. It is done now if it is resolved already; and it may be done twice, if that
+        happens at this moment."""
+        self._then = call
+        if not self._lock.locked():
+            call()
 
     @property
     def is_resolved(self) -> bool:

@@ -39,6 +39,7 @@ from etcray.supervisor.watched import (
     member_id_of,
     members_of,
 )
+from etcray.tuning import Transport
 from etcray_storage.errors import DataDirectoryInUseError, OperatingError, StorageCorruptError
 from etcray_storage.types import NOBODY
 
@@ -232,9 +233,14 @@ class Keeper:
         if self._introduction_due is None or self._introduction_due > now:
             return
         self._introduction_due = None
-        members: Handles = {m.spec.id: m.handle for m in members_of(self.watched) if m.handle is not None}
+        known_members = members_of(self.watched)
+        members: Handles = {m.spec.id: m.handle for m in known_members if m.handle is not None}
+        streams = None
+        if self._cluster().tuning.transport is Transport.DIRECT:
+            streams = {int(m.spec.id): m.stream for m in known_members if m.stream is not None}
         serving = self.serving()
-        known = Known(members, next((w.handle for w in serving if isinstance(w, WatchedHistory)), None))
+        history = next((w.handle for w in serving if isinstance(w, WatchedHistory)), None)
+        known = Known(members, streams, history)
         for watched in serving:
             for method, told in watched.introductions(known):
                 self.call(watched, "introduce", method, told)
@@ -283,9 +289,15 @@ class Keeper:
             self.introduce_soon()
         else:
             if news.call == "status":
-                watched.answered(news.answer)
+                self._answered(watched, news.answer)
             self.supervision.answered(news.name, time.monotonic())
         self._on_news(news)
+
+    def _answered(self, watched: Watched, status: Any) -> None:
+        stream = watched.stream if isinstance(watched, WatchedMember) else None
+        watched.answered(status)
+        if isinstance(watched, WatchedMember) and watched.stream != stream:
+            self.introduce_soon()  # it listens for other hosts now, too
 
     def _on_error(self, news: News, watched: Watched, error: BaseException) -> None:
         problem = problem_of(error)

@@ -30,6 +30,7 @@ from etcray.spec import (
     member_actor_name,
 )
 from etcray.status import ActorReport, GatewayReport, HistoryReport, MemberReport
+from etcray.transport.addresses import StreamAddress
 from etcray_storage.types import NOBODY, Index, MemberId, Term
 
 MEMBER_CONCURRENCY: Final = 64
@@ -50,6 +51,8 @@ class Known:
     """Whom the actors are told of."""
 
     members: Handles
+    streams: dict[int, StreamAddress] | None
+    """Where the members listen, in place of their handles; None if they are called by way of Ray."""
     history: Any
     """None while it does not serve."""
 
@@ -162,7 +165,13 @@ class WatchedMember(Watched):
         known = msgspec.structs.replace(cluster, formed=self._is_formed(cluster))
         return encode_spec(known), self.name
 
+    @property
+    def stream(self) -> StreamAddress | None:
+        return self.status.stream if self.status is not None else None
+
     def introductions(self, known: Known) -> list[tuple[Any, Any]]:
+        if known.streams is not None:
+            return [(self.handle.set_streams, known.streams)]
         return [(self.handle.set_peers, known.members)]
 
     def opened(self, answer: Any) -> None:
@@ -209,7 +218,7 @@ class WatchedGateway(Watched):
         return encode_spec(cluster), self.spec.index
 
     def introductions(self, known: Known) -> list[tuple[Any, Any]]:
-        told = [(self.handle.set_members, known.members)]
+        told = [members_told(self.handle, known)]
         return [*told, (self.handle.set_history, known.history)] if self._has_history else told
 
     def opened(self, answer: Any) -> None:
@@ -234,7 +243,7 @@ class WatchedHistory(Watched):
         return (encode_spec(cluster),)
 
     def introductions(self, known: Known) -> list[tuple[Any, Any]]:
-        return [(self.handle.set_members, known.members)]
+        return [members_told(self.handle, known)]
 
     def opened(self, answer: Any) -> None:
         self.answered(answer)
@@ -256,6 +265,13 @@ class WatchedHistory(Watched):
             size_bytes=status.size_bytes if status else 0,
             note=status.problem if status else "",
         )
+
+
+def members_told(handle: Any, known: Known) -> tuple[Any, Any]:
+    """How a gateway or the history is told of the members."""
+    if known.streams is not None:
+        return handle.set_streams, known.streams
+    return handle.set_members, known.members
 
 
 def watched_of(cluster: ClusterSpec) -> list[Watched]:

@@ -1,0 +1,1 @@
+"""Streams between actors: frames, the handshake, and real sockets between real members."""
