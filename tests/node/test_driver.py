@@ -15,7 +15,14 @@ from etcray.node.driver import Driver
 from etcray.node.envelope import Fence, Wellbeing
 from etcray.node.peers import Peer, Peers, PeerUnreachableError
 from etcray.raft.config import RaftConfig
-from etcray.raft.messages import AppendRequest, AppendResponse, Message, VoteRequest, VoteResponse
+from etcray.raft.messages import (
+    AppendRequest,
+    AppendResponse,
+    InstallSnapshotRequest,
+    Message,
+    VoteRequest,
+    VoteResponse,
+)
 from etcray.raft.raft import Raft
 from etcray.raft.ready import Record as RaftRecord
 from etcray.raft.ready import Role
@@ -23,6 +30,7 @@ from etcray_storage.commands import Batch, Payload, encode_batch, encode_payload
 from etcray_storage.log import Record
 from etcray_storage.machine.machine import StateMachine
 from etcray_storage.types import (
+    NOBODY,
     ClusterId,
     Entry,
     EntryKind,
@@ -31,6 +39,7 @@ from etcray_storage.types import (
     Index,
     MemberId,
     Membership,
+    SnapshotMeta,
     Term,
 )
 from tests.raft.cluster import Disk
@@ -57,7 +66,7 @@ class HeldWriter:
     def submit_reset(
         self, index: Index, term: Term, hard_state: HardState, on_durable: Callable[[], None]
     ) -> None:
-        raise AssertionError(f"no snapshot is installed here, reset to {index}")
+        self.waiting.append((Record(hard_state=hard_state, entries=()), on_durable))
 
     def sync(self) -> None:
         """The oldest record is durable now."""
@@ -205,6 +214,21 @@ def test_proposals_are_given_up_with_the_leadership_and_not_before() -> None:
     assert bench.driver.soft_state.role is Role.FOLLOWER
     assert answer.is_resolved
     assert answer.wait(0) is None
+
+
+def test_a_new_term_while_the_log_begins_anew_behind_a_snapshot_does_not_take_its_commit_back() -> None:
+    """1. A snapshot is in place, and the log's reset to it is on its way to the disk: it says that all of it
+    is committed. 2. The core does not know yet, and hears of a new term: its hard state has the commit index
+    of before. 3. That is written behind the reset. The log refuses a commit index that goes back, and a
+    member whose log refuses something ends."""
+    bench = Bench(ME, OTHER, MemberId(3))
+    meta = SnapshotMeta(Index(32), Term(1), Membership((ME, OTHER, MemberId(3))))
+    bench.driver.step([InstallSnapshotRequest(OTHER, ME, Term(1), meta)])
+    bench.driver.reset_log(meta)
+    bench.driver.step([append(5, 1)])
+    written = [record.hard_state for record, _ in bench.writer.waiting]
+    assert written[-1] == HardState(Term(5), NOBODY, Index(32))
+    assert [state.commit for state in written] == sorted(state.commit for state in written)
 
 
 def test_a_member_that_takes_no_part_any_more_says_nothing() -> None:

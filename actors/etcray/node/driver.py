@@ -320,7 +320,9 @@ class Driver:
                 self._send_all(promises)
             return
         if record.hard_state is not None:
-            self._hard_state = record.hard_state
+            # Behind the reset to a snapshot (`reset_log`) the core still has the commit index of before it.
+            term, vote, commit = record.hard_state.term, record.hard_state.vote, record.hard_state.commit
+            self._hard_state = HardState(term, vote, max(commit, self._hard_state.commit))
         self._unsynced.append(list(promises))
         last = record.entries[-1] if record.entries else None
         stable = (last.index, last.term) if last is not None else None
