@@ -10,16 +10,19 @@ from pathlib import Path
 import pytest
 
 from etcray import Client, Cluster
+from etcray.tuning import Transport
 from tests.cluster.writers import Writers, is_gone, kill, leader_of, wait_for, wait_until_healed
 
 pytestmark = pytest.mark.cluster
 
 
-@pytest.fixture(scope="module")
-def victim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+@pytest.fixture(scope="module", params=list(Transport))
+def victim(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A cluster whose processes are killed; each test leaves it whole again."""
     directory = tmp_path_factory.mktemp("victim")
-    with Cluster.launch(nodes=3, name="victim", data_dir=str(directory), listen="127.0.0.1:0") as cluster:
+    with Cluster.launch(
+        nodes=3, name="victim", data_dir=str(directory), listen="127.0.0.1:0", transport=request.param
+    ) as cluster:
         yield cluster
 
 
@@ -91,11 +94,16 @@ def test_the_supervisor_is_killed_and_its_successor_still_heals(victim: Cluster)
     assert leader.process_id not in {member.process_id for member in healed.members}
 
 
-def test_everything_is_killed_at_once_and_started_again(tmp_path: Path) -> None:
-    def launch() -> Cluster:
-        return Cluster.launch(nodes=3, name="all", data_dir=str(tmp_path), listen="127.0.0.1:0")
+@pytest.mark.parametrize("transport", list(Transport))
+def test_everything_is_killed_at_once_and_started_again(tmp_path: Path, transport: Transport) -> None:
+    """The second launch does not name the transport: it is stored."""
 
-    with launch() as cluster:
+    def launch(transport: Transport | None = None) -> Cluster:
+        return Cluster.launch(
+            nodes=3, name="all", data_dir=str(tmp_path), listen="127.0.0.1:0", transport=transport
+        )
+
+    with launch(transport) as cluster:
         with Writers(cluster.endpoints[0], count=4) as writers:
             writers.progress(200)
         status = cluster.status()
@@ -103,5 +111,6 @@ def test_everything_is_killed_at_once_and_started_again(tmp_path: Path) -> None:
             kill(actor)
         os.kill(status.supervisor.process_id, signal.SIGKILL)
     with launch() as cluster, Client(cluster.endpoints[0]) as client:
+        assert cluster.status().tuning.transport is transport
         writers.check(client)
         assert client.put("after", "all").revision == max(writers.revisions) + 1

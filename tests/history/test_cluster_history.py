@@ -19,6 +19,7 @@ from etcray import Client, Cluster
 from etcray.client.errors import UnavailableError
 from etcray.launch import LaunchOptions
 from etcray.status import HistoryReport
+from etcray.tuning import Transport
 
 pytestmark = pytest.mark.cluster
 
@@ -69,9 +70,14 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("history-cluster")
 
 
-def test_the_same_answers_after_every_kind_of_death(directory: Path) -> None:
+@pytest.mark.parametrize("transport", list(Transport))
+def test_the_same_answers_after_every_kind_of_death(directory: Path, transport: Transport) -> None:
     """In one test, because a cluster takes seconds to start."""
-    with launched(directory, nodes=3) as cluster, Client(list(cluster.endpoints), timeout=60.0) as client:
+    directory = directory / transport
+    with (
+        launched(directory, nodes=3, transport=transport) as cluster,
+        Client(list(cluster.endpoints), timeout=60.0) as client,
+    ):
         write_some(client, 60)
         revision = client.put("/last", "one").revision
         before = answers(client, revision)
@@ -137,6 +143,7 @@ def a_lost_directory_is_filled_again(directory: Path, cluster: Cluster, client: 
 
 
 def test_a_cluster_without_history_says_so_and_keeps_what_it_had(directory: Path) -> None:
+    directory = directory / Transport.RAY
     with launched(directory, history=False) as cluster:
         assert cluster.status().history is None
         assert (directory / "history" / "history").is_dir()

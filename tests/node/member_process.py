@@ -14,6 +14,7 @@ import sys
 import threading
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
+from socket import gethostname
 
 import msgspec
 
@@ -21,6 +22,8 @@ from etcray.node import api, opened
 from etcray.node.member import Member
 from etcray.node.peers import PeerUnreachableError
 from etcray.spec import ClusterSpec, decode_spec, encode_spec
+from etcray.transport.addresses import StreamAddress, socket_path
+from etcray.tuning import Transport
 from etcray_storage.errors import OperatingError
 from etcray_storage.types import MemberId
 
@@ -126,7 +129,18 @@ def main(directory: Path, name: str, socket: str) -> None:
     except OperatingError as e:
         print(msgspec.json.encode(Refused(type(e).__name__, str(e))).decode(), flush=True)
         return
-    member.connect({MemberId(peer.id): ProcessLine(directory, peer.name) for peer in cluster.members})
+    if cluster.tuning.transport is Transport.DIRECT:
+        host = gethostname()
+        member.connect_streams(
+            {
+                peer.id: StreamAddress(
+                    hostname=host, unix_path=str(socket_path(peer.id, peer.data_directory))
+                )
+                for peer in cluster.members
+            }
+        )
+    else:
+        member.connect({MemberId(peer.id): ProcessLine(directory, peer.name) for peer in cluster.members})
     with contextlib.suppress(FileNotFoundError):
         os.unlink(socket_of(directory, socket))
     with Listener(socket_of(directory, socket), "AF_UNIX", backlog=64) as listener:

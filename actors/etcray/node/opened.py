@@ -302,6 +302,8 @@ class OpenMember:
         self.replica.leases.close()
         self.replica.close()
         self.maintainer.close()  # a snapshot that is being installed still needs the writer
+        if self.streams is not None:
+            self.streams.close()
         self.writer.close()
         self.applier.close()
         self.flusher.close()

@@ -95,6 +95,11 @@ class PeerStreams:
             self._streams = (*self._streams, stream)
         return stream
 
+    def close(self) -> None:
+        """The peers are closed already; this is about what brought them snapshots."""
+        for snapshots in self._snapshots.values():
+            snapshots.close()
+
     def flush(self) -> None:
         """Write what waits for whichever peer. Never waits, whatever the peers do."""
         for stream in self._streams:
@@ -111,6 +116,9 @@ class SnapshotStream:
 
     def __init__(self, streams: PeerStreams, member: MemberId) -> None:
         self._calls = MemberCalls(streams.credentials, member, "member", lambda: streams.address(member))
+
+    def close(self) -> None:
+        self._calls.close()
 
     def snapshot_chunk(self, chunk: bytes) -> bytes:
         try:
