@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 
 from etcray.history.channels import MemberUnreachableError
@@ -38,14 +39,19 @@ class StreamMemberChannel:
 
 
 class HistoryStreams:
-    """The ways to all members. Used by one call of the supervisor at a time."""
+    """The ways to all members. Thread-safe: introductions may overlap."""
 
     def __init__(self, credentials: Credentials) -> None:
         self._credentials = credentials
+        self._lock = threading.Lock()
         self._channels: dict[MemberId, StreamMemberChannel] = {}
 
     def set_addresses(self, addresses: Mapping[int, StreamAddress]) -> None:
         """Of all members; those that are not among them are none any more."""
+        with self._lock:
+            self._set_addresses(addresses)
+
+    def _set_addresses(self, addresses: Mapping[int, StreamAddress]) -> None:
         channels: dict[MemberId, StreamMemberChannel] = {}
         for number, address in addresses.items():
             member = MemberId(number)
@@ -60,4 +66,5 @@ class HistoryStreams:
 
     @property
     def channels(self) -> dict[MemberId, StreamMemberChannel]:
-        return dict(self._channels)
+        with self._lock:
+            return dict(self._channels)

@@ -42,6 +42,10 @@ raft timer      elections and heartbeats
 lease keeper    four times a second, on a leader: proposes the end of leases, and checkpoints
 ==============  ===================================================================================
 
+With `--transport direct` there is no call between members and no sender thread: streams carry the same
+envelopes, written by whoever lets go of the mutex, and Ray's threads have only control to do
+(`etcray.transport`; `serving` is where a member meets its listener). Everything else is the same.
+
 Watching gateways hold a thread each, for up to a second, in a poll of the `event_ring`; reads of the past
 (`history`) hold one while they scan the tables, and hold no lock meanwhile. The history actor's call
 (`row_feed`) does one, then the other.
@@ -100,5 +104,5 @@ a call waits, `reconfiguration` has the rules for changes of members, `reports` 
 say of themselves and what comes of it, `flusher` has the background threads, `snapshots` brings a lagging
 member back, `lessor` has the leader's deadlines and `leases` acts on them, `event_ring` has the newest
 events and `history` the older ones, `watching` gives them to gateways, `row_feed` gives all revisions to the
-history actor, `api` says what may be asked, `actor` is the Ray shell.
+history actor, `api` says what may be asked, `actor` is the Ray shell, `serving` the one of streams.
 """

@@ -79,14 +79,16 @@ class PeerStreams:
 
     def set_addresses(self, addresses: Mapping[MemberId, StreamAddress]) -> None:
         """Of all members that are known; again whenever one of them was opened anew."""
-        self._addresses = {**self._addresses, **addresses}
+        with self._changing:
+            self._addresses = {**self._addresses, **addresses}
 
     def address(self, member: MemberId) -> StreamAddress | None:
         return self._addresses.get(member)
 
     def snapshot_channel(self, member: MemberId) -> SnapshotStream:
         """The way to bring that member a snapshot; it asks for the address anew for each connection."""
-        return self._snapshots.setdefault(member, SnapshotStream(self, member))
+        with self._changing:
+            return self._snapshots.setdefault(member, SnapshotStream(self, member))
 
     def start(self, peers: Peers, peer: Peer) -> PeerStream:
         """For `Peers`: what brings a peer its messages."""
