@@ -13,6 +13,7 @@ itself, with DuckDB and Arrow, only in the member's own process: 0.7 s of CPU le
 
 from __future__ import annotations
 
+import gc
 import os
 from typing import TYPE_CHECKING, Any, Final
 
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 EXCHANGE_TIMEOUT_SECONDS: Final = 0.5
 """A peer that does not answer within this is treated as unreachable; the call may still run there."""
+
+COLLECTOR_THRESHOLDS: Final = (5_000, 20, 100)
+"""In place of Python's 700, 10, 10."""
 
 CALLS_ABANDONED_MAX: Final = 4
 """Timed-out calls to one peer that may still be on their way. At the limit the peer is not called
@@ -66,6 +70,15 @@ class RayPeerChannel:
         return reply
 
 
+def _calm_collector() -> None:
+    """What is there by now stays: modules, and the keys, which the collector does not know anyway. Applied
+    rows and events are many, and none is ever part of a cycle. Measured on a loaded machine over 30,000
+    puts: 233 collections took 130 ms, one of them 65; with this 6 take 14 ms, none more than 3."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*COLLECTOR_THRESHOLDS)
+
+
 class MemberActor:
     """One member's process. Created by the supervisor, which alone decides where and when."""
 
@@ -81,6 +94,7 @@ class MemberActor:
     def open(self) -> bytes:
         """Recover from disk. Raises OperatingError if the directory cannot be used."""
         self._member.open()
+        _calm_collector()
         return self.status()
 
     def set_peers(self, handles: dict[int, Any]) -> None:
