@@ -80,7 +80,13 @@ class KeepAlives:
         batch = flight.keep_alives
         assert len(reply.ttls) == len(batch), f"{len(reply.ttls)} answers for {len(batch)} renewals"
         self._unanswered -= len(batch)
-        self.gathering.answered(now, sent_at=flight.sent_at, count=len(batch), pending=len(self._pending))
+        self.gathering.answered(
+            now,
+            sent_at=flight.sent_at,
+            count=len(batch),
+            pending=len(self._pending),
+            unanswered=self._unanswered,
+        )
         self._delivery.answered(parcel, reply.member, reply.leader, reply.term)
         return [
             Settled(

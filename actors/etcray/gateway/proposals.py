@@ -192,7 +192,9 @@ class Proposals:
         del self._in_flight[parcel]
         self._unanswered -= len(flight.commands) - flight.expired
         count = len(flight.commands)
-        self.gathering.answered(now, sent_at=flight.sent_at, count=count, pending=len(self._pending))
+        self.gathering.answered(
+            now, sent_at=flight.sent_at, count=count, pending=len(self._pending), unanswered=self._unanswered
+        )
         if answer.errors and answer.errors[0] == SESSION_EXPIRED.number:
             self._expire(flight.session)
             if attempts == 1:

@@ -91,7 +91,13 @@ class Reads:
         batch = flight.reads
         assert len(reply.errors) == len(batch), f"{len(reply.errors)} answers for {len(batch)} reads"
         self._unanswered -= len(batch)
-        self.gathering.answered(now, sent_at=flight.sent_at, count=len(batch), pending=len(self._pending))
+        self.gathering.answered(
+            now,
+            sent_at=flight.sent_at,
+            count=len(batch),
+            pending=len(self._pending),
+            unanswered=self._unanswered,
+        )
         self._waiting_bytes -= sum(len(read.request) for read in batch)
         self._delivery.answered(parcel, reply.member, reply.leader, reply.term)
         return [
