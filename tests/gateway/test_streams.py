@@ -10,7 +10,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from etcray.gateway.grpc import Call
+from etcray.gateway.grpc import Answer, Call
 from etcray_storage import limits
 from etcray_storage.errors import Code, EtcdError
 from tests.gateway.grpc_calls import refusal
@@ -19,6 +19,7 @@ from tests.gateway.serving import ServingGateway, until
 
 ECHO = "/test.Echo/Echo"
 CRASH = "/test.Echo/Crash"
+CRASH_DIRECTLY = "/test.Echo/CrashDirectly"
 
 
 class EchoService:
@@ -44,12 +45,16 @@ class EchoService:
     async def crash(self, request: bytes, _call: Call) -> bytes:
         raise ZeroDivisionError(f"a defect, met with {len(request)} bytes")
 
+    def crash_directly(self, request: bytes, _answer: Answer) -> None:
+        raise ZeroDivisionError(f"a defect, met with {len(request)} bytes")
+
 
 @pytest.fixture
 def service(gateway: ServingGateway) -> Iterator[EchoService]:
     service = EchoService()
     gateway.server._router.stream(ECHO, service.echo)
     gateway.server._router.unary(CRASH, service.crash)
+    gateway.server._router.direct(CRASH_DIRECTLY, service.crash_directly)
     yield service
     until(lambda: service.running == 0)
 
@@ -118,10 +123,11 @@ def test_client_that_is_faster_than_the_handler_is_held_back(
 
 
 @pytest.mark.usefixtures("service")
+@pytest.mark.parametrize("method", [CRASH, CRASH_DIRECTLY])
 def test_defect_in_a_handler_is_told_to_the_log_and_the_client(
-    gateway: ServingGateway, caplog: pytest.LogCaptureFixture
+    gateway: ServingGateway, caplog: pytest.LogCaptureFixture, method: str
 ) -> None:
-    code, text = refusal(gateway, CRASH, b"")
+    code, text = refusal(gateway, method, b"")
     assert code == grpc.StatusCode.INTERNAL
     assert "ZeroDivisionError" in text
     assert "a defect" in caplog.text
