@@ -3,6 +3,8 @@
 python -m tests.simulation --seeds 1000 [--from 0] [--jobs 2] [--profile lossy]
 python -m tests.simulation --seed 17            # one seed again, with its counts
 python -m tests.simulation --seeds 100000 --ray # over all CPUs of a Ray cluster
+
+While it runs, a line says how far it is; a run that was ended goes on with --from the number in it.
 """
 
 from __future__ import annotations
@@ -20,6 +22,9 @@ from tests.simulation.simulation import run_seed
 
 CHUNK_SEEDS = 25
 """Seeds that a worker runs before it reports."""
+
+PROGRESS_SECONDS = 30.0
+"""Between two lines that say how far a run is."""
 
 
 class Report(NamedTuple):
@@ -50,6 +55,33 @@ def run_seeds(seeds: Iterable[int], profile: str = "") -> Report:
     return Report(number, counts, profiles, failures, time.process_time() - began)
 
 
+def _add_up(reports: Iterable[Report], began: float, first: int) -> Report:
+    """All of them as one, with failures and progress printed as they come, in the order of the seeds."""
+    total = Report(0, Counter(), Counter(), [], 0.0)
+    told = began
+    for report in reports:
+        total = Report(
+            total.seeds + report.seeds,
+            total.counts + report.counts,
+            total.profiles + report.profiles,
+            total.failures + report.failures,
+            total.cpu_seconds + report.cpu_seconds,
+        )
+        for failure in report.failures:
+            print(failure, flush=True)
+        if time.monotonic() - told > PROGRESS_SECONDS:
+            told = time.monotonic()
+            print(f"... {_describe(total, began)}; next --from {first + total.seeds}", flush=True)
+    return total
+
+
+def _describe(total: Report, began: float) -> str:
+    return (
+        f"{total.seeds} seeds, {len(total.failures)} failed, {time.monotonic() - began:.0f} s, "
+        f"{60 * total.seeds / max(total.cpu_seconds, 0.001):.0f} a minute of one core"
+    )
+
+
 def _chunks(first: int, count: int) -> Iterator[range]:
     for start in range(first, first + count, CHUNK_SEEDS):
         yield range(start, min(start + CHUNK_SEEDS, first + count))
@@ -67,9 +99,8 @@ def _on_ray(first: int, count: int, profile: str) -> Iterator[Report]:
     ray.init(address="auto", runtime_env={"env_vars": {"PYTHONPATH": ":".join(sys.path)}})
     task: Any = ray.remote(run_seeds)
     waiting = [task.remote(chunk, profile) for chunk in _chunks(first, count)]
-    while waiting:
-        done, waiting = ray.wait(waiting)
-        yield from ray.get(done)
+    for report in waiting:
+        yield ray.get(report)
 
 
 def main() -> int:
@@ -92,23 +123,11 @@ def main() -> int:
         reports = _on_ray(options.first, options.seeds, options.profile)
     else:
         reports = _on_processes(options.first, options.seeds, options.jobs, options.profile)
-    seeds, cpu_seconds, failures = 0, 0.0, 0
-    counts, profiles = Counter[str](), Counter[str]()
-    for report in reports:
-        seeds += report.seeds
-        cpu_seconds += report.cpu_seconds
-        counts += report.counts
-        profiles += report.profiles
-        failures += len(report.failures)
-        for failure in report.failures:
-            print(failure, flush=True)
-    print("\n".join(f"{count:10} {what}" for what, count in sorted(counts.items())))
-    print(", ".join(f"{name} {count}" for name, count in sorted(profiles.items())))
-    print(
-        f"{seeds} seeds, {failures} failed, {time.monotonic() - began:.0f} s, "
-        f"{60 * seeds / max(cpu_seconds, 0.001):.0f} a minute of one core"
-    )
-    return 1 if failures else 0
+    total = _add_up(reports, began, options.first)
+    print("\n".join(f"{count:10} {what}" for what, count in sorted(total.counts.items())))
+    print(", ".join(f"{name} {count}" for name, count in sorted(total.profiles.items())))
+    print(_describe(total, began))
+    return 1 if total.failures else 0
 
 
 if __name__ == "__main__":
