@@ -20,6 +20,7 @@ def main() -> int:
     parser.add_argument("--only", action="append", default=[], metavar="WORD", help="an area, name or row")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--results", type=Path, metavar="FILE", help="append results as JSON lines")
+    parser.add_argument("--patience", type=float, default=1.0, help="multiplies all time limits")
     parser.add_argument("--list", action="store_true", help="only print the table of all mutants")
     options = parser.parse_args()
     if options.list:
@@ -30,7 +31,7 @@ def main() -> int:
     if not mutants:
         parser.error(f"no mutant has anything to do with {', '.join(options.only)}")
     begun = time.monotonic()
-    sound = check_sound(mutants)
+    sound = check_sound(mutants, options.patience)
     if sound.exit_status != 0:
         print(sound.output)
         print("the tests do not pass on the sources as they are: nothing can be concluded")
@@ -46,7 +47,7 @@ def main() -> int:
             with options.results.open("ab") as file:
                 file.write(msgspec.json.encode(result) + b"\n")
 
-    results = run(mutants, options.jobs, tell)
+    results = run(mutants, options.jobs, tell, options.patience)
     counts = Counter(result.verdict for result in results)
     told = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
     print(f"{len(results)} mutants in {time.monotonic() - begun:.0f} s: {told}")

@@ -39,14 +39,16 @@ class Result(msgspec.Struct, frozen=True):
     seconds: float
 
 
-def check_sound(mutants: Sequence[Mutant]) -> Outcome:
+def check_sound(mutants: Sequence[Mutant], patience: float = 1.0) -> Outcome:
     """Run every test that the mutants name, once, on the sources as they are: all of them must pass."""
     tests = sorted({test for mutant in mutants for test in mutant.caught_by})
     with tempfile.TemporaryDirectory(prefix="mutants-") as directory:
-        return Workshop(Path(directory)).run(tests)
+        return Workshop(Path(directory), patience).run_all(tests)
 
 
-def run(mutants: Sequence[Mutant], jobs: int, tell: Callable[[Result], None]) -> list[Result]:
+def run(
+    mutants: Sequence[Mutant], jobs: int, tell: Callable[[Result], None], patience: float = 1.0
+) -> list[Result]:
     """Run all mutants, each by itself; `tell` is called with each result as it comes."""
     waiting: queue.SimpleQueue[Mutant] = queue.SimpleQueue()
     for mutant in mutants:
@@ -55,7 +57,7 @@ def run(mutants: Sequence[Mutant], jobs: int, tell: Callable[[Result], None]) ->
     lock = threading.Lock()
 
     def work(directory: Path) -> None:
-        workshop = Workshop(directory)
+        workshop = Workshop(directory, patience)
         while True:
             try:
                 mutant = waiting.get_nowait()
@@ -83,7 +85,7 @@ def _run_one(workshop: Workshop, mutant: Mutant) -> Result:
     begun = time.monotonic()
     try:
         with workshop.applied(mutant):
-            outcome = workshop.run(mutant.caught_by, "-x")
+            outcome = workshop.run(mutant.caught_by)
     except MisfitError as e:
         return Result(mutant.name, mutant.row, BROKEN, "", str(e), 0.0)
     verdict, test, detail = _judge(outcome)
