@@ -18,11 +18,11 @@ limit counts as well: a mistake that makes everything stand still is one.
 
     python -m tests.mutants                       all of them, about half an hour on two cores
     python -m tests.mutants --only watch --jobs 1      those of one area, or with a word in their name
-    python -m tests.mutants --results FILE        what came of each, as JSON lines
-    python -m tests.mutants --patience 3          on a machine that is busy with other things
+    python -m tests.mutants --results FILE        what came of each, as JSON lines; goes on where it was ended
     python -m tests.mutants --list                the table of all, as Markdown
 
-Before, every named test is run once on the sources as they are, and must pass. `test_mutants`, which
+Before, every named test is run once on the sources as they are, and must pass; from how long it took
+follows how long it may take with a mutant. `test_mutants`, which
 belongs to every run of the tests, checks that all mutants still fit and that all named tests exist, and
 runs a few of them for real.
 

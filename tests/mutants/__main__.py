@@ -19,8 +19,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants")
     parser.add_argument("--only", action="append", default=[], metavar="WORD", help="an area, name or row")
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--results", type=Path, metavar="FILE", help="append results as JSON lines")
-    parser.add_argument("--patience", type=float, default=1.0, help="multiplies all time limits")
+    parser.add_argument(
+        "--results",
+        type=Path,
+        metavar="FILE",
+        help="append results as JSON lines; mutants in it are left out",
+    )
     parser.add_argument("--list", action="store_true", help="only print the table of all mutants")
     options = parser.parse_args()
     if options.list:
@@ -28,10 +32,14 @@ def main() -> int:
         print(table())
         return 0
     mutants = chosen(options.only)
+    if options.results is not None and options.results.exists():
+        lines = options.results.read_bytes().splitlines()
+        done = {result.name for result in map(msgspec.json.Decoder(Result).decode, lines)}
+        mutants = tuple(mutant for mutant in mutants if mutant.name not in done)
     if not mutants:
-        parser.error(f"no mutant has anything to do with {', '.join(options.only)}")
+        parser.error("no mutant is left, or none of this name")
     begun = time.monotonic()
-    sound = check_sound(mutants, options.patience)
+    sound = check_sound(mutants)
     if sound.exit_status != 0:
         print(sound.output)
         print("the tests do not pass on the sources as they are: nothing can be concluded")
@@ -47,7 +55,7 @@ def main() -> int:
             with options.results.open("ab") as file:
                 file.write(msgspec.json.encode(result) + b"\n")
 
-    results = run(mutants, options.jobs, tell, options.patience)
+    results = run(mutants, options.jobs, tell, sound)
     counts = Counter(result.verdict for result in results)
     told = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
     print(f"{len(results)} mutants in {time.monotonic() - begun:.0f} s: {told}")

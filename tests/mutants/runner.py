@@ -14,7 +14,7 @@ import msgspec
 
 from etcray.node.opened import EXIT_FATAL
 from tests.mutants.mutant import MisfitError, Mutant
-from tests.mutants.workshop import Outcome, Workshop
+from tests.mutants.workshop import TEST_SECONDS_MAX, Outcome, Workshop
 
 CAUGHT: Final = "caught"
 SURVIVED: Final = "SURVIVED"
@@ -39,15 +39,22 @@ class Result(msgspec.Struct, frozen=True):
     seconds: float
 
 
-def check_sound(mutants: Sequence[Mutant], patience: float = 1.0) -> Outcome:
+def check_sound(mutants: Sequence[Mutant]) -> Outcome:
     """Run every test that the mutants name, once, on the sources as they are: all of them must pass."""
     tests = sorted({test for mutant in mutants for test in mutant.caught_by})
     with tempfile.TemporaryDirectory(prefix="mutants-") as directory:
-        return Workshop(Path(directory), patience).run_all(tests)
+        return Workshop(Path(directory)).run(tests)
+
+
+def seconds_max(mutant: Mutant, sound: Outcome) -> float:
+    """How long one test of a mutant may take, going by what they take on the sources as they are. With
+    many mistakes a test never ends; waiting for longer than this would tell nothing new."""
+    took = [seconds for test, seconds in sound.seconds.items() if test.startswith(mutant.caught_by)]
+    return min(TEST_SECONDS_MAX, 20.0 + 15.0 * max(took)) if took else TEST_SECONDS_MAX
 
 
 def run(
-    mutants: Sequence[Mutant], jobs: int, tell: Callable[[Result], None], patience: float = 1.0
+    mutants: Sequence[Mutant], jobs: int, tell: Callable[[Result], None], sound: Outcome | None = None
 ) -> list[Result]:
     """Run all mutants, each by itself; `tell` is called with each result as it comes."""
     waiting: queue.SimpleQueue[Mutant] = queue.SimpleQueue()
@@ -57,13 +64,14 @@ def run(
     lock = threading.Lock()
 
     def work(directory: Path) -> None:
-        workshop = Workshop(directory, patience)
+        workshop = Workshop(directory)
         while True:
             try:
                 mutant = waiting.get_nowait()
             except queue.Empty:
                 return
-            result = _run_one(workshop, mutant)
+            limit = TEST_SECONDS_MAX if sound is None else seconds_max(mutant, sound)
+            result = _run_one(workshop, mutant, limit)
             with lock:
                 results.append(result)
                 tell(result)
@@ -81,11 +89,11 @@ def run(
     return results
 
 
-def _run_one(workshop: Workshop, mutant: Mutant) -> Result:
+def _run_one(workshop: Workshop, mutant: Mutant, test_seconds: float) -> Result:
     begun = time.monotonic()
     try:
         with workshop.applied(mutant):
-            outcome = workshop.run(mutant.caught_by)
+            outcome = workshop.run(mutant.caught_by, "-x", test_seconds=test_seconds)
     except MisfitError as e:
         return Result(mutant.name, mutant.row, BROKEN, "", str(e), 0.0)
     verdict, test, detail = _judge(outcome)

@@ -22,10 +22,9 @@ from tests.mutants.mutant import Mutant, mutated
 
 ROOT: Final = Path(__file__).parents[2]
 _COPIED: Final = ("actors", "storage", "benchmarks", "tests", "pyproject.toml")
-_TEST_SECONDS_MAX: Final = 180
-_RUN_SECONDS_MAX: Final = 900
-_SOUND_SECONDS_MAX: Final = 3_600
-"""For all tests that are named, one after the other."""
+TEST_SECONDS_MAX: Final = 180.0
+"""For one test of which nothing else is known."""
+_RUN_SECONDS_MAX: Final = 3_600.0
 
 _NOT_A_VERDICT: Final = ("NameError", "ImportError", "ModuleNotFoundError", "SyntaxError", "IndentationError")
 """Errors of a mutant that was badly made."""
@@ -49,14 +48,14 @@ class Outcome(NamedTuple):
     exit_status: int
     """Pytest's own; -1 if it was ended because it took too long."""
     output: str
+    seconds: dict[str, float]
+    """What each test took, by its node id."""
 
 
 class Workshop:
-    """One copy. One run at a time; several copies may work side by side. `patience` multiplies every
-    limit of time: on a machine that is busy with other things a sound test must not look hang."""
+    """One copy. One run at a time; several copies may work side by side."""
 
-    def __init__(self, directory: Path, patience: float = 1.0) -> None:
-        self._patience = patience
+    def __init__(self, directory: Path) -> None:
         self._root = directory / "sources"
         self._report = directory / "report.xml"
         self._temporary = directory / "tmp"
@@ -87,19 +86,12 @@ class Workshop:
         path.write_text(text)
         Path(cache_from_source(str(path))).unlink(missing_ok=True)
 
-    def run_all(self, tests: Sequence[str]) -> Outcome:
-        """Run all of many tests, however many fail."""
-        return self._run(tests, _SOUND_SECONDS_MAX)
-
-    def run(self, tests: Sequence[str]) -> Outcome:
-        """Run these tests on the copy as it is now, up to the first that fails."""
-        return self._run(tests, _RUN_SECONDS_MAX, "-x")
-
-    def _run(self, tests: Sequence[str], seconds_max: float, *options: str) -> Outcome:
+    def run(self, tests: Sequence[str], *options: str, test_seconds: float = TEST_SECONDS_MAX) -> Outcome:
+        """Run pytest with these tests on the copy as it is now; each has so long."""
         self._report.unlink(missing_ok=True)
         arguments = [
             *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short"),
-            *("--hypothesis-seed=0", f"--timeout={_TEST_SECONDS_MAX * self._patience}"),
+            *("--hypothesis-seed=0", f"--timeout={test_seconds}"),
             f"--junitxml={self._report}",
             *(f"--basetemp={self._temporary}", *options, *tests),
         ]
@@ -114,7 +106,7 @@ class Workshop:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
-                timeout=seconds_max * self._patience,
+                timeout=_RUN_SECONDS_MAX,
                 check=False,
             )
             status, output = done.returncode, done.stdout
@@ -122,20 +114,20 @@ class Workshop:
             status, output = -1, str(e)
         finally:
             shutil.rmtree(self._temporary, ignore_errors=True)
-        passed, failures = self._read_report()
-        return Outcome(passed, failures, status, output)
-
-    def _read_report(self) -> tuple[int, tuple[Failure, ...]]:
-        if not self._report.exists():
-            return 0, ()
-        cases = list(ElementTree.parse(self._report).iter("testcase"))
-        failures = []
-        for case in cases:
-            for kind in ("failure", "error"):
-                for found in case.iter(kind):
-                    message = found.get("message", "")
-                    is_verdict = kind == "failure" and not message.startswith(_NOT_A_VERDICT)
-                    name = f"{case.get('classname')}::{case.get('name')}"
-                    failures.append(Failure(name, message, is_verdict))
+        cases = list(ElementTree.parse(self._report).iter("testcase")) if self._report.exists() else []
+        failures = tuple(failure for case in cases for failure in _failures(case))
         skipped = sum(case.find("skipped") is not None for case in cases)
-        return len(cases) - len(failures) - skipped, tuple(failures)
+        seconds = {_node_id(case): float(case.get("time", 0)) for case in cases}
+        return Outcome(len(cases) - len(failures) - skipped, failures, status, output, seconds)
+
+
+def _failures(case: ElementTree.Element) -> Iterator[Failure]:
+    for kind in ("failure", "error"):
+        for found in case.iter(kind):
+            message = found.get("message", "")
+            is_verdict = kind == "failure" and not message.startswith(_NOT_A_VERDICT)
+            yield Failure(f"{case.get('classname')}::{case.get('name')}", message, is_verdict)
+
+
+def _node_id(case: ElementTree.Element) -> str:
+    return f"{(case.get('classname') or '').replace('.', '/')}.py::{case.get('name')}"
