@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from tests.consistency.campaign import FAULTS, Plan, describe, run_campaign
+from tests.simulation.mutants import MUTANTS
 
 
 def show(told: str) -> None:
@@ -24,7 +25,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="of the first campaign")
     parser.add_argument("--campaigns", type=int, default=1)
     parser.add_argument("--faults", default=",".join(FAULTS), help=f"some of {','.join(FAULTS)}")
-    parser.add_argument("--clients", type=int, default=32)
+    parser.add_argument("--clients", type=int, default=512)
+    parser.add_argument("--rest", type=int, default=5_000, help="calls between two windows for the search")
+    parser.add_argument("--mistake", default="", choices=["", *MUTANTS], help="that all members make")
     parser.add_argument("--nodes", type=int, default=3)
     parser.add_argument("--output", type=Path, help="a JSON line for each campaign is added to this file")
     arguments = parser.parse_args()
@@ -40,6 +43,8 @@ def main() -> int:
             faults=faults,
             clients=arguments.clients,
             nodes=arguments.nodes,
+            rest_operations=arguments.rest,
+            mistake=arguments.mistake,
         )
         result = run_campaign(plan, arguments.output, tell=show)
         print(describe(result), flush=True)

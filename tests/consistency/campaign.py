@@ -10,7 +10,6 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final
@@ -31,6 +30,9 @@ FAULTS: Final = (
     "majority",
     "pause",
     "cut",
+    "gateway-cut",
+    "deposed",
+    "clock",
     "slow-disk",
     "gateway",
     "supervisor",
@@ -39,8 +41,9 @@ FAULTS: Final = (
     "snapshot",
     "membership",
 )
-REST_OPERATIONS: Final = 1_000
-"""Calls between two moments of rest, at each of which a window for the search begins."""
+SLOW_FAULTS: Final = frozenset({"gcs", "membership", "supervisor", "snapshot"})
+"""It takes long until they are over: they are in every `SLOW_ROUNDS`th round only."""
+SLOW_ROUNDS: Final = 3
 
 CALM_SECONDS: Final = 1.0
 """Between a healed fault and the next one."""
@@ -59,6 +62,10 @@ class Plan:
     clients: int = 32
     nodes: int = 3
     gateways: int = 2
+    rest_operations: int = 1_000
+    """Calls between two moments of rest, at each of which a window for the search begins."""
+    mistake: str = ""
+    """That the members make, by its name in `tests.simulation.mutants`: it has to be found."""
 
 
 @dataclass(slots=True)
@@ -96,11 +103,13 @@ class Campaign:
         self.plan = plan
         self._tell = tell
         self.result = Result(plan.seed)
-        self.cluster = RunningCluster(directory, plan.nodes, plan.gateways)
+        self.cluster = RunningCluster(directory, plan.nodes, plan.gateways, plan.mistake)
         self.clients = Clients(self.cluster.endpoints, plan.seed, plan.clients)
         self.truth = Truth(self.cluster.endpoints)
         self.faults = Faults(self.cluster, self.clients, self.truth, plan.seed)
         self._random = random.Random(f"campaign {plan.seed}")
+        self._round = 0
+        self._rested = 0
 
     async def run(self) -> None:
         began = time.monotonic()
@@ -122,39 +131,37 @@ class Campaign:
     async def _storm(self) -> None:
         """Clients go on without end while one fault follows the other."""
         self.clients.run()
-        resting = asyncio.create_task(self._rest_now_and_then())
+        began = time.monotonic()
         done: Counter[str] = Counter()
         try:
             while self.clients.issued < self.plan.operations or len(done) < len(set(self.plan.faults)):
-                round_of = list(self.plan.faults)
-                self._random.shuffle(round_of)
-                for kind in round_of:
+                for kind in self._next_round():
                     if self.clients.issued >= self.plan.operations and done[kind]:
                         continue
                     await asyncio.sleep(CALM_SECONDS)
+                    await self._rest()
                     at = self.clients.issued
-                    told = f"{at}: {await self.faults.do(kind)}"
+                    told = f"{at}, {time.monotonic() - began:.0f} s: {await self.faults.do(kind)}"
                     self.result.told.append(told)
                     self._tell(told)
                     await self.faults.healed()
                     done[kind] += 1
-                    if resting.done():
-                        resting.result()
         finally:
             self.result.faults = dict(done)
-            resting.cancel()
-            with suppress(asyncio.CancelledError):
-                await resting
         self.clients.stop()
         await self.clients.idle()
 
-    async def _rest_now_and_then(self) -> None:
-        rested = 0
-        while True:
-            await asyncio.sleep(0.05)
-            if self.clients.issued >= rested + REST_OPERATIONS:
-                rested = self.clients.issued
-                await self.clients.rest()
+    def _next_round(self) -> list[str]:
+        self._round += 1
+        kinds = [k for k in self.plan.faults if k not in SLOW_FAULTS or self._round % SLOW_ROUNDS == 1]
+        self._random.shuffle(kinds)
+        return kinds
+
+    async def _rest(self) -> None:
+        """Between two faults: with one under way, all clients would stand still until it is over."""
+        if self.clients.issued >= self._rested + self.plan.rest_operations:
+            self._rested = self.clients.issued
+            await self.clients.rest()
 
     async def _settle(self) -> None:
         """After the storm: the truth has everything, and all members hold the same."""

@@ -26,13 +26,13 @@ from typing import Any, TextIO
 import msgspec
 
 from etcray import Cluster
-from etcray.launch import LaunchOptions, gateway_class, history_class
+from etcray.launch import LaunchOptions, history_class
 from etcray.node import api
 from etcray.spec import RAY_NAMESPACE, member_actor_name
 from etcray_storage.commands import ReadKind
 from etcray_storage.proto import rpc_pb2 as rpc
 from tests.consistency.fault_files import FAULTS_VARIABLE
-from tests.consistency.faulty_member import faulty_member_class
+from tests.consistency.faulty_member import faulty_gateway_class, faulty_member_class
 
 NAME = "consistency"
 DUMP_SECONDS_MAX = 30.0
@@ -53,7 +53,7 @@ def serve(directory: Path, nodes: int, gateways: int, port: int) -> None:
         name=NAME, nodes=nodes, gateways=gateways, data_dir=str(directory), listen=f"127.0.0.1:{port}"
     )
     with Cluster.launch_with(
-        options, factories=(faulty_member_class, gateway_class, history_class)
+        options, factories=(faulty_member_class, faulty_gateway_class, history_class)
     ) as cluster:
         cluster.wait_ready(120.0)
         say({"ready": True})

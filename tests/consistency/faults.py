@@ -11,11 +11,20 @@ import os
 import random
 import signal
 import time
-from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
-from tests.consistency.fault_files import ENTRIES_KEPT, count_snapshots, cut_file, slow_file
+from tests.consistency.fault_files import (
+    ENTRIES_KEPT,
+    SILENT,
+    clock_file,
+    count_snapshots,
+    cut_file,
+    gateway_place,
+    member_place,
+    slow_file,
+)
 from tests.consistency.mix import EVERYTHING
 from tests.consistency.recorder import Clients, Truth
 from tests.consistency.running import ClusterProcessError, RunningCluster, is_gone
@@ -24,6 +33,9 @@ HEAL_SECONDS_MAX: Final = 90.0
 SNAPSHOT_LAG_ENTRIES: Final = 3 * ENTRIES_KEPT
 SNAPSHOT_SECONDS_MAX: Final = 25.0
 RESIZES_MAX: Final = 3
+
+Link = tuple[str, str]
+"""From one place to another, as `fault_files` calls them."""
 
 
 class NotHealedError(Exception):
@@ -47,6 +59,9 @@ class Faults:
             "majority": self.kill_several,
             "pause": self.pause,
             "cut": self.cut,
+            "gateway-cut": self.gateway_cut,
+            "deposed": self.deposed,
+            "clock": self.clock,
             "slow-disk": self.slow_disk,
             "gateway": self.gateway,
             "supervisor": self.supervisor,
@@ -137,32 +152,89 @@ class Faults:
         ids = [member["id"] for member in status["members"]]
         alone = status["leader"] if status["leader"] in ids and self._random.random() < 0.6 else None
         alone = alone or self._random.choice(ids)
-        others = [member for member in ids if member != alone]
+        others = [member_place(member) for member in ids if member != alone]
+        one = member_place(alone)
         shape, links = self._random.choice(
             (
-                ("both ways", [(alone, o) for o in others] + [(o, alone) for o in others]),
-                ("both ways", [(alone, o) for o in others] + [(o, alone) for o in others]),
-                ("outward", [(alone, other) for other in others]),
-                ("inward", [(other, alone) for other in others]),
-                ("from one", [(alone, others[0]), (others[0], alone)]),
+                ("both ways", both_ways(one, others)),
+                ("both ways", both_ways(one, others)),
+                ("outward", [(one, other) for other in others]),
+                ("inward", [(other, one) for other in others]),
+                ("from one", both_ways(one, others[:1])),
             )
         )
         seconds = self._random.choice((0.5, 1.5, 3.0, 5.0))
         await self._sever(links, asyncio.sleep(seconds))
         role = "leader" if alone == status["leader"] else "follower"
-        return f"cut {alone:x} ({role}) off, {shape}, for {seconds} s"
+        return f"cut {one} ({role}) off, {shape}, for {seconds} s"
+
+    async def gateway_cut(self) -> str:
+        """A gateway loses its way to some members, or their answers: it has to ask others, or again."""
+        status = await self._status()
+        ids = [member["id"] for member in status["members"]]
+        gateway = gateway_place(self._random.choice(status["gateways"])["index"])
+        leader = status["leader"] if status["leader"] in ids else ids[0]
+        shape, chosen = self._random.choice(
+            (
+                ("the leader", [leader]),
+                ("the leader", [leader]),
+                ("a member", [self._random.choice(ids)]),
+                ("all but the leader", [member for member in ids if member != leader]),
+                ("all members", ids),
+            )
+        )
+        members = [member_place(member) for member in chosen]
+        way, links = self._random.choice(
+            (
+                ("both ways", both_ways(gateway, members)),
+                ("answers only", [(member, gateway) for member in members]),
+                ("answers only", [(member, gateway) for member in members]),
+            )
+        )
+        text = self._random.choice(("", SILENT))
+        seconds = self._random.choice((0.3, 1.0, 3.0))
+        await self._sever(links, asyncio.sleep(seconds), text)
+        return f"cut {gateway} off from {shape}, {way}, {text or 'failing'}, for {seconds} s"
+
+    async def deposed(self) -> str:
+        """The leader hears of nobody, and its clock is slow, so that it takes itself for the leader long
+        after the others have elected another one; and a gateway reaches nobody else."""
+        status = await self._status()
+        ids = [member["id"] for member in status["members"]]
+        leader = status["leader"] if status["leader"] in ids else ids[0]
+        one, others = member_place(leader), [member_place(member) for member in ids if member != leader]
+        gateway = gateway_place(self._random.choice(status["gateways"])["index"])
+        links = both_ways(one, others) + both_ways(gateway, others)
+        rate, seconds = self._random.choice((0.1, 0.1, 0.3)), self._random.choice((3.0, 5.0))
+        with self._clock_at(leader, rate):
+            await self._sever(links, asyncio.sleep(seconds))
+        return f"left {one} (leader) with {gateway} alone and a clock at {rate} for {seconds} s"
+
+    async def clock(self) -> str:
+        """Clocks need not agree: nothing but waiting may depend on them."""
+        status = await self._status()
+        member = self._random.choice(status["members"])
+        rate, seconds = self._random.choice((0.5, 0.7, 1.4, 2.0)), self._random.choice((2.0, 4.0))
+        with self._clock_at(member["id"], rate):
+            await asyncio.sleep(seconds)
+        return f"had the clock of {member['name']} ({member['role']}) run at {rate} for {seconds} s"
+
+    @contextmanager
+    def _clock_at(self, member: int, rate: float) -> Iterator[None]:
+        file = clock_file(self._cluster.faults, member)
+        file.write_text(str(rate))
+        try:
+            yield
+        finally:
+            file.unlink()
 
     async def snapshot(self) -> str:
         """A follower is cut off until the others have forgotten the entries that it needs."""
         status = await self._status()
         followers = [m for m in status["members"] if m["id"] != status["leader"]]
         alone = self._random.choice(followers)
-        links = [
-            pair
-            for other in status["members"]
-            if other["id"] != alone["id"]
-            for pair in ((alone["id"], other["id"]), (other["id"], alone["id"]))
-        ]
+        others = [member_place(m["id"]) for m in status["members"] if m["id"] != alone["id"]]
+        links = both_ways(member_place(alone["id"]), others)
         before = count_snapshots(self._cluster.faults)
         lag = await self._sever(links, self._lag_behind(alone["id"]))
         await self.healed()
@@ -179,11 +251,11 @@ class Faults:
                 return lag
             await asyncio.sleep(0.2)
 
-    async def _sever(self, links: list[tuple[int, int]], meanwhile: Awaitable[Any]) -> Any:
+    async def _sever(self, links: list[Link], meanwhile: Awaitable[Any], text: str = "") -> Any:
         files = [cut_file(self._cluster.faults, *link) for link in links]
         try:
             for file in files:
-                file.touch()
+                file.write_text(text)
             return await meanwhile
         finally:
             for file in files:
@@ -292,6 +364,10 @@ class Faults:
             if time.monotonic() > deadline:
                 raise NotHealedError(f"revision {probe.revision} is not everywhere: {status}")
             await asyncio.sleep(0.1)
+
+
+def both_ways(one: str, others: Iterable[str]) -> list[Link]:
+    return [link for other in others for link in ((one, other), (other, one))]
 
 
 def is_whole(status: dict[str, Any]) -> bool:

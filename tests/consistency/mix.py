@@ -23,6 +23,9 @@ from tests.consistency.history import (
 GROUPS: Final = (b"a/", b"b/", b"c/", b"d/")
 KEYS_PER_GROUP: Final = 8
 EVERYTHING: Final = Range(b"\0", b"\0")
+READER_EVERY: Final = 5
+"""Of so many clients one only reads. Prime to the number of connections, so that each has readers."""
+
 PAST_REVISIONS: Final = 1_000
 """How far back reads of the past go."""
 
@@ -52,9 +55,13 @@ class Mix:
             (4, self._move),
         ]
         self._kinds = [make for share, make in shares for _ in range(share)]
+        self._reading_kinds = [self._get, self._get, self._list, self._get_serializable]
 
     def request(self, client: int) -> Request:
-        return self._random.choice(self._kinds)()
+        """Some clients only read: with a leader that can commit nothing all others soon wait for a write,
+        and nobody would ask it anything any more."""
+        is_reader = client % READER_EVERY == READER_EVERY - 1
+        return self._random.choice(self._reading_kinds if is_reader else self._kinds)()
 
     def learn(self, request: Request, answer: Answer, revision: int) -> None:
         """Remember what an answer showed."""

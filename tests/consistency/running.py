@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from tests.consistency.fault_files import FAULTS_VARIABLE
+from tests.consistency.fault_files import FAULTS_VARIABLE, MISTAKE_VARIABLE
 
 ROOT: Final = Path(__file__).parents[2]
 STOP_SECONDS_MAX: Final = 60.0
@@ -33,8 +33,10 @@ class ClusterProcessError(Exception):
 class RunningCluster:
     """Start it with `start`; `stop` ends every process that `start` began."""
 
-    def __init__(self, directory: Path, nodes: int = 3, gateways: int = 2) -> None:
+    def __init__(self, directory: Path, nodes: int = 3, gateways: int = 2, mistake: str = "") -> None:
+        """Its members make the `mistake`, a name in `tests.simulation.mutants`."""
         self.directory = directory
+        self._mistake = mistake
         self.faults = directory / "faults"
         self.faults.mkdir(parents=True)
         self.nodes, self._gateways = nodes, gateways
@@ -72,6 +74,7 @@ class RunningCluster:
         environment = {
             **os.environ,
             FAULTS_VARIABLE: str(self.faults),
+            MISTAKE_VARIABLE: self._mistake,
             "ETCRAY_RAY_DIR": self._ray_directory,
             "ETCRAY_RUN_DIR": str(self.directory / "run"),
         }
