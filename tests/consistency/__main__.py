@@ -22,6 +22,7 @@ def show(told: str) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.consistency", description="fault campaigns")
     parser.add_argument("--operations", type=int, default=20_000, help="at least, in each campaign")
+    parser.add_argument("--rounds", type=int, default=3, help="of all kinds of faults, at least")
     parser.add_argument("--seed", type=int, default=1, help="of the first campaign")
     parser.add_argument("--campaigns", type=int, default=1)
     parser.add_argument("--faults", default=",".join(FAULTS), help=f"some of {','.join(FAULTS)}")
@@ -40,6 +41,7 @@ def main() -> int:
         plan = Plan(
             seed=seed,
             operations=arguments.operations,
+            rounds=arguments.rounds,
             faults=faults,
             clients=arguments.clients,
             nodes=arguments.nodes,
