@@ -12,9 +12,8 @@ pytestmark = pytest.mark.cluster
 
 
 def test_a_history_under_faults_is_strictly_serializable(tmp_path: Path) -> None:
-    plan = campaign.Plan(
-        seed=1, operations=20_000, faults=("kill", "pause", "cut", "gateway", "compaction"), clients=128
-    )
+    faults = ("kill", "pause", "cut", "gateway", "gateway-cut", "deposed", "compaction")
+    plan = campaign.Plan(seed=1, operations=20_000, faults=faults, clients=128)
     result = campaign.run_campaign(plan, tmp_path / "results.jsonl")
     assert result.ok, campaign.describe(result)
     assert result.counts["operations"] >= plan.operations
