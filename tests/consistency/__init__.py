@@ -15,7 +15,7 @@ Real clusters make histories:
     recorder           clients and the watch of everything (mix: what they ask; clients: gRPC at little cost;
                        messages: etcd's)
     running            a cluster in a process of its own (cluster_process, faulty_member)
-    faults             what is done to it (fault_files, slow_disk.c)
+    faults             what is done to it (fault_files, faulty_disk.c)
     campaign           one history under faults: python -m tests.consistency
     kill_cycles        all members' dumps after each kill: python -m tests.consistency.kill_cycles
 """

@@ -34,6 +34,7 @@ FAULTS: Final = (
     "deposed",
     "clock",
     "slow-disk",
+    "broken-disk",
     "gateway",
     "supervisor",
     "gcs",

@@ -4,6 +4,7 @@
                                 hex, gateways as `gateway0`. A call between members, or one whose file is
                                 empty, fails at once; one whose file says `silent` fails when it is over
     slow-<process>              while it is there, each sync of that process takes as many more milliseconds
+    broken-<process>            while it is there, that process's syncs and its writes at an offset fail
     clock-<member>              while it is there, that member's clock runs at the rate that it says
     snapshots                   what members write: a byte for each piece of a snapshot that they sent
 
@@ -41,6 +42,10 @@ def cut_file(directory: Path, sender: str, recipient: str) -> Path:
 
 def slow_file(directory: Path, process_id: int) -> Path:
     return directory / f"slow-{process_id}"
+
+
+def broken_file(directory: Path, process_id: int) -> Path:
+    return directory / f"broken-{process_id}"
 
 
 def clock_file(directory: Path, member: int) -> Path:

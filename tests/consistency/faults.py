@@ -18,6 +18,7 @@ from typing import Any, Final
 from tests.consistency.fault_files import (
     ENTRIES_KEPT,
     SILENT,
+    broken_file,
     clock_file,
     count_snapshots,
     cut_file,
@@ -63,6 +64,7 @@ class Faults:
             "deposed": self.deposed,
             "clock": self.clock,
             "slow-disk": self.slow_disk,
+            "broken-disk": self.broken_disk,
             "gateway": self.gateway,
             "supervisor": self.supervisor,
             "gcs": self.gcs,
@@ -262,7 +264,7 @@ class Faults:
                 file.unlink(missing_ok=True)
 
     async def slow_disk(self) -> str:
-        if not self._cluster.has_slow_disks:
+        if not self._cluster.has_faulty_disks:
             return "nothing: there is no C compiler here"
         status = await self._status()
         members = self._random.sample(status["members"], self._random.choice((1, 1, 2)))
@@ -278,6 +280,29 @@ class Faults:
                 file.unlink()
         names = " and ".join(member["name"] for member in members)
         return f"syncs of {names} took {milliseconds} ms more for {seconds} s"
+
+    async def broken_disk(self) -> str:
+        """Nothing that a disk has failed to write may be promised: the process has to end by itself. It is
+        started again where the disk works."""
+        if not self._cluster.has_faulty_disks:
+            return "nothing: there is no C compiler here"
+        member = await self._choose_member()
+        began = time.perf_counter()
+        file = broken_file(self._cluster.faults, member["process_id"])
+        file.touch()
+        try:
+            await self._gone(member["process_id"])
+        finally:
+            file.unlink()
+        self.restarts.setdefault(member["id"], []).append((began, time.perf_counter()))
+        return f"{member['name']} ({member['role']}) could not write any more, and ended"
+
+    async def _gone(self, process_id: int) -> None:
+        deadline = time.monotonic() + HEAL_SECONDS_MAX
+        while not is_gone(process_id):
+            if time.monotonic() > deadline:
+                raise NotHealedError(f"process {process_id} goes on although it cannot write")
+            await asyncio.sleep(0.02)
 
     async def compaction(self) -> str:
         """Only of what the truth has seen: it could not go on otherwise."""

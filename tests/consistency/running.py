@@ -55,7 +55,7 @@ class RunningCluster:
         return [f"127.0.0.1:{self._port + number}" for number in range(self._gateways)]
 
     @property
-    def has_slow_disks(self) -> bool:
+    def has_faulty_disks(self) -> bool:
         return self._shim is not None
 
     def start(self) -> None:
@@ -239,11 +239,11 @@ def free_ports(count: int) -> int:
 
 
 def compile_shim(directory: Path) -> Path | None:
-    """The library that makes disks slow; None where there is no C compiler."""
+    """The library that makes disks slow or broken; None where there is no C compiler."""
     compiler = shutil.which("gcc") or shutil.which("cc")
     if compiler is None:
         return None
-    library = directory / "slow_disk.so"
-    source = Path(__file__).with_name("slow_disk.c")
+    library = directory / "faulty_disk.so"
+    source = Path(__file__).with_name("faulty_disk.c")
     subprocess.run([compiler, "-O1", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"], check=True)
     return library

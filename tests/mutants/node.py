@@ -12,6 +12,7 @@ _ZOMBIES = "tests/node/test_zombies.py::test_"
 _MEMBERSHIP = "tests/node/test_membership.py::test_"
 _RULES = "tests/node/test_reconfiguration.py::test_"
 _REPORTS = "tests/node/test_reports.py::test_"
+_SNAPSHOTS = "tests/node/test_snapshots.py::test_"
 
 MUTANTS = (
     Mutant(
@@ -346,5 +347,17 @@ MUTANTS = (
             ),
         ),
         (_REPORTS + "an_agreement_from_before_the_difference_says_nothing",),
+    ),
+    Mutant(
+        "a newer snapshot takes the place of one that was accepted",
+        "R21",
+        (
+            Edit(
+                _NODE + "snapshots.py",
+                "        if self._offers or self._accepted is not None:\n",
+                "        if self._offers:\n",
+            ),
+        ),
+        (_SNAPSHOTS + "a_newer_snapshot_does_not_take_the_place_of_one_that_was_accepted",),
     ),
 )
