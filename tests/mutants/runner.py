@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import signal
 import tempfile
 import threading
 import time
@@ -25,6 +26,11 @@ _DETAIL_CHARACTERS_MAX: Final = 160
 
 _MEMBER_ENDED: Final = EXIT_FATAL
 """Exit status of a process, here that of the tests, in which a member found that something is wrong."""
+
+
+_DIED_AFTER_THE_REPORT: Final = (-signal.SIGABRT, -signal.SIGSEGV)
+"""A test that fails may leave databases and threads behind, of which an interpreter that ends can die. The
+report of all tests is written before."""
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -110,7 +116,7 @@ def _run_one(workshop: Workshop, mutant: Mutant, test_seconds: float) -> Result:
 def _judge(outcome: Outcome) -> tuple[str, str, str]:
     """Verdict, test, detail. Anything but a plain failure or a plain success of tests is no verdict."""
     verdict = next((failure for failure in outcome.failures if failure.is_verdict), None)
-    if outcome.exit_status == 1 and verdict is not None:
+    if verdict is not None and (outcome.exit_status == 1 or outcome.exit_status in _DIED_AFTER_THE_REPORT):
         return CAUGHT, verdict.test, verdict.message
     if outcome.exit_status == _MEMBER_ENDED:
         return CAUGHT, "", "a member noticed it, and ended the process"
