@@ -74,6 +74,8 @@ class Checker:
         """By revision: the keys that went with a lease."""
         self.memberships: list[Membership] = []
         """As of each entry that changed it; the first is that of the founders."""
+        self.diverged: set[MemberId] = set()
+        """Members whose state was changed behind their backs: the product has to notice them."""
         self.counts: Counter[str] = Counter()
         self._leaders: dict[Term, MemberId] = {}
         self._entries: dict[tuple[Index, Term], tuple[int, Term]] = {}
@@ -170,6 +172,8 @@ class Checker:
     def entry_applied(self, host: Host, entry: Entry, answers: list[BatchAnswer], machine: Any) -> None:
         """State Machine Safety (5.4.3), and that nothing is applied that this member may lose."""
         the.world.note(entry.data)
+        if host.id in self.diverged:
+            return
         index = entry.index
         assert (
             host.is_quarantined

@@ -137,6 +137,16 @@ class Simulation:
     # --- the phases -------------------------------------------------------------------------------
 
     def run(self) -> None:
+        self.begin()
+        self.controller.start()
+        self.faults.start()
+        self.world.run(until=1.0 + self.profile.seconds)
+        self._heal()
+        self._check_history()
+        self._check_leases()
+
+    def begin(self) -> None:
+        """Members, then, when there is a leader, clients and watchers."""
         self.gateways += [self._new_gateway() for _ in range(self.profile.gateways)]
         for host in self.hosts.hosts.values():
             self.hosts.start(host)
@@ -145,12 +155,6 @@ class Simulation:
             client.start(self.users)
         for watcher in self.watchers:
             watcher.start(self.users)
-        self.controller.start()
-        self.faults.start()
-        self.world.run(until=1.0 + self.profile.seconds)
-        self._heal()
-        self._check_history()
-        self._check_leases()
 
     def _heal(self) -> None:
         self.faults.heal()
