@@ -16,6 +16,7 @@ Real clusters make histories:
                        messages: etcd's)
     running            a cluster in a process of its own (cluster_process, faulty_member)
     faults             what is done to it (fault_files, faulty_disk.c)
+    dumps              whether all members hold the same, byte for byte
     campaign           one history under faults: python -m tests.consistency
     kill_cycles        all members' dumps after each kill: python -m tests.consistency.kill_cycles
 """

@@ -17,6 +17,7 @@ from typing import Final
 import msgspec
 import uvloop
 
+from tests.consistency.dumps import Dumps
 from tests.consistency.faults import Faults
 from tests.consistency.history import Event, Operation, is_serializable
 from tests.consistency.mix import EVERYTHING
@@ -88,6 +89,10 @@ class Result:
     watch_breaks: int = 0
     snapshots: int = 0
     """Pieces of snapshots that lagging members were sent."""
+    comparisons: int = 0
+    """After faults, and of the whole history in the end: so often the members' dumps were compared."""
+    differing: list[str] = field(default_factory=list)
+    """After what they were not the same, byte for byte."""
     members_agree: bool = False
     violations: list[str] = field(default_factory=list)
     windows: int = 0
@@ -110,6 +115,7 @@ class Campaign:
         self.clients = Clients(self.cluster.endpoints, plan.seed, plan.clients)
         self.truth = Truth(self.cluster.endpoints)
         self.faults = Faults(self.cluster, self.clients, self.truth, plan.seed)
+        self.dumps = Dumps(self.cluster, self.clients, self.faults)
         self._random = random.Random(f"campaign {plan.seed}")
         self._round = 0
         self._rested = 0
@@ -130,6 +136,8 @@ class Campaign:
             self.result.errors = dict(self.clients.errors.most_common(20))
             self.result.watch_breaks = self.truth.breaks
             self.result.snapshots = self.faults.snapshots
+            self.result.comparisons = self.dumps.comparisons
+            self.result.differing = self.dumps.differing
 
     async def _storm(self) -> None:
         """Clients go on without end while one fault follows the other."""
@@ -147,7 +155,10 @@ class Campaign:
                     told = f"{at}, {time.monotonic() - began:.0f} s: {await self.faults.do(kind)}"
                     self.result.told.append(told)
                     self._tell(told)
-                    await self.faults.healed()
+                    if kind == "compaction":  # which members may have applied, or not yet
+                        await self.faults.healed()
+                    else:
+                        await self.dumps.compare(told)
                     done[kind] += 1
         finally:
             self.result.faults = dict(done)
@@ -168,12 +179,10 @@ class Campaign:
 
     async def _settle(self) -> None:
         """After the storm: the truth has everything, and all members hold the same."""
-        status = await self.faults.healed()
-        last = (await self.clients.ask_until_answered(EVERYTHING)).revision
-        await self.truth.reached(last)
-        digests = [await self.cluster.dump(member["name"], 2, last) for member in status["members"]]
-        self.result.members_agree = len(set(digests)) == 1
-        self.result.revisions = last
+        await self.dumps.compare_all("in the end")
+        await self.truth.reached(self.dumps.revision)
+        self.result.members_agree = not self.dumps.differing
+        self.result.revisions = self.dumps.revision
 
     def check(self) -> None:
         """Both checkers, on what was recorded."""
@@ -262,7 +271,7 @@ def describe(result: Result) -> str:
             f"{search}, {result.windows_undecided} undecided, {result.window_operations:,} operations",
         ),
         ("checked in", f"{result.check_seconds} s"),
-        ("members agree", result.members_agree),
+        ("members agree", f"{result.members_agree}, {result.comparisons} comparisons"),
         ("verdict", "ok" if result.ok else f"NOT OK {result.problem}"),
     ]
     lines = [f"{name:>20}  {value}" for name, value in rows]

@@ -24,14 +24,13 @@ from typing import Final
 import uvloop
 
 from tests.consistency.campaign import Tell, name_sources
+from tests.consistency.dumps import Dumps
 from tests.consistency.faults import Faults
-from tests.consistency.mix import EVERYTHING
 from tests.consistency.recorder import Clients, Truth
 from tests.consistency.revision_checker import check_revisions
 from tests.consistency.running import RunningCluster
 
 ACTIONS: Final = ("kill", "kill", "pause", "majority")
-FIRST_REVISION: Final = 2
 
 
 @dataclass(slots=True)
@@ -63,7 +62,7 @@ class KillCycles:
         self.clients = Clients(self._cluster.endpoints, seed, clients)
         self.truth = Truth(self._cluster.endpoints)
         self.faults = Faults(self._cluster, self.clients, self.truth, seed)
-        self._dumped = FIRST_REVISION - 1
+        self.dumps = Dumps(self._cluster, self.clients, self.faults)
 
     async def run(self, cycles: int) -> None:
         try:
@@ -74,11 +73,11 @@ class KillCycles:
             await self._cycle_on(cycles)
             self.clients.stop()
             await self.clients.idle()
-            await self.faults.healed()
-            self._dumped = FIRST_REVISION - 1
-            await self._compare("at the end")
-            await self.truth.reached(self._dumped)
+            await self.dumps.compare_all("at the end")
+            await self.truth.reached(self.dumps.revision)
         finally:
+            self.result.differing = self.dumps.differing
+            self.result.revisions = self.dumps.revision
             await self.clients.close()
             await self.truth.close()
             await asyncio.to_thread(self._cluster.stop)
@@ -89,22 +88,12 @@ class KillCycles:
         for cycle in range(1, cycles + 1):
             action = self._random.choice(ACTIONS)
             told = await self.faults.do(action)
-            await self.faults.healed()
-            await self._compare(f"cycle {cycle}: {told}")
+            await self.dumps.compare(f"cycle {cycle}: {told}")
             self._tell(f"cycle {cycle}: {told}")
             actions[action] += 1
             self.result.cycles = cycle
             self.result.actions = dict(actions)
             self.result.seconds = round(time.monotonic() - began, 1)
-
-    async def _compare(self, when: str) -> None:
-        last = (await self.clients.ask_until_answered(EVERYTHING)).revision
-        status = await self.faults.healed()
-        names = [member["name"] for member in status["members"]]
-        digests = {name: await self._cluster.dump(name, self._dumped + 1, last) for name in names}
-        if len(set(digests.values())) != 1:
-            self.result.differing.append(f"{when}: revisions {self._dumped + 1} to {last}: {digests}")
-        self._dumped = self.result.revisions = last
 
     def check(self) -> None:
         operations = name_sources(self.clients.operations, self.faults.restarts)

@@ -12,12 +12,13 @@ pytestmark = pytest.mark.cluster
 
 
 def test_a_history_under_faults_is_strictly_serializable(tmp_path: Path) -> None:
-    faults = ("kill", "pause", "cut", "gateway", "gateway-cut", "deposed", "compaction")
+    faults = ("kill", "pause", "cut", "gateway", "gateway-cut", "deposed", "broken-disk", "compaction")
     plan = campaign.Plan(seed=1, operations=20_000, faults=faults, clients=128)
     result = campaign.run_campaign(plan, tmp_path / "results.jsonl")
     assert result.ok, campaign.describe(result)
     assert result.counts["operations"] >= plan.operations
     assert set(result.faults) == set(plan.faults)
+    assert result.comparisons >= len(faults)
     assert result.windows > result.windows_undecided
 
 
