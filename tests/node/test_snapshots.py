@@ -10,8 +10,9 @@ import pytest
 from etcray.node.envelope import SnapshotChunk, decode_snapshot_chunk_reply, encode
 from etcray.node.opened import OpenMember
 from etcray.node.snapshots import REFUSED
-from etcray_storage.types import MemberId
-from tests.node.local_cluster import WAIT_SECONDS, LocalCluster, wait_for
+from etcray_storage.commands import Payload, encode_batch, encode_payload
+from etcray_storage.types import MemberId, SnapshotMeta
+from tests.node.local_cluster import WAIT_SECONDS, LocalCluster, put_batch, wait_for
 
 SESSION = 77
 
@@ -75,3 +76,44 @@ def test_a_newer_snapshot_does_not_take_the_place_of_one_that_was_accepted(
 
         may_install.set()
         assert cluster.wait_until_equal() == expected | {b"last": b"one"}
+
+
+def test_nothing_is_forgotten_of_the_log_between_a_snapshots_state_and_the_reset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What the simulation found: 1. A member has entries that are not committed, and accepts a snapshot of
+    # about the same index. 2. Its state is in place, the log is not reset to it yet. 3. The flusher finds
+    # that the tables hold more than the log has to keep, and tells the core, which never came that far: the
+    # member ends.
+    monkeypatch.setattr("etcray.node.opened.LOG_CATCH_UP_ENTRIES", 5)
+    with LocalCluster(tmp_path) as cluster:
+        cluster.open_session(SESSION)
+        deposed = cluster.leader().spec.id
+        member = opened(cluster, deposed)
+        cluster.isolate(deposed)
+        for sequence in range(1, 41):
+            lost = encode_batch(put_batch(SESSION, sequence, {b"lost": b"value"}))
+            member.driver.propose(encode_payload(Payload(0, [lost])))
+        expected = {b"key%d" % number: b"value" for number in range(1, 31)}
+        for sequence, key in enumerate(expected, start=101):
+            cluster.put(SESSION, sequence, key, b"value")
+        leader = cluster.leader().spec.id
+        wait_for(lambda: opened(cluster, leader).log.base_index > 20 or None, "a trimmed log")
+
+        met: list[tuple[int, BaseException | None]] = []
+        reset_log = member.driver.reset_log
+
+        def flush_before_reset(meta: SnapshotMeta) -> None:
+            try:
+                member.flush()
+                met.append((member.log.last_index, None))
+            except AssertionError as error:
+                met.append((member.log.last_index, error))
+            reset_log(meta)
+
+        monkeypatch.setattr(member.driver, "reset_log", flush_before_reset)
+        cluster.heal()
+        last, error = wait_for(lambda: met[0] if met else None, "a reset of the log")
+        assert cluster.wait_until_equal() == expected
+        assert error is None
+        assert last > 20, "the log was reset before"

@@ -14,6 +14,9 @@ import pytest
 from tests.simulation.profiles import profile_named
 from tests.simulation.simulation import run_seed
 
+DRAWN = "drawn"
+"""The profile follows from the seed."""
+
 
 class Found(NamedTuple):
     story: str
@@ -35,9 +38,16 @@ FOUND = (
         "snapshots",
         2022,
     ),
+    Found(
+        "1. A member's state is that of an installed snapshot; its log, which holds entries that are not "
+        "committed, is not reset yet. 2. The flusher has the log drop what the tables cover. 3. The core "
+        "never came that far, and the member ends. `tests/node/test_snapshots.py` shows it without chance.",
+        DRAWN,
+        103476,
+    ),
 )
 
 
 @pytest.mark.parametrize("found", FOUND, ids=lambda found: f"{found.profile}-{found.seed}")
 def test_what_was_found_stays_away(found: Found) -> None:
-    run_seed(found.seed, profile_named(found.profile))
+    run_seed(found.seed, profile_named(found.profile) if found.profile is not DRAWN else None)

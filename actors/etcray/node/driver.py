@@ -258,6 +258,11 @@ class Driver:
         with self._mutex:
             self._raft.log_compacted_to(index)
 
+    @property
+    def applied_index(self) -> Index:
+        """Up to here the core has handed out what is committed, or has been reset to a snapshot."""
+        return self.status().applied
+
     def status(self) -> Status:
         with self._mutex:
             return self._raft.status()
@@ -320,9 +325,9 @@ class Driver:
                 self._send_all(promises)
             return
         if record.hard_state is not None:
-            # Behind the reset to a snapshot (`reset_log`) the core still has the commit index of before it.
-            term, vote, commit = record.hard_state.term, record.hard_state.vote, record.hard_state.commit
-            self._hard_state = HardState(term, vote, max(commit, self._hard_state.commit))
+            # While the log's reset to a snapshot is on its way to the disk, the core has an older commit.
+            commit = max(record.hard_state.commit, self._hard_state.commit)
+            self._hard_state = HardState(record.hard_state.term, record.hard_state.vote, commit)
         self._unsynced.append(list(promises))
         last = record.entries[-1] if record.entries else None
         stable = (last.index, last.term) if last is not None else None

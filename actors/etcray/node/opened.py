@@ -173,9 +173,11 @@ class OpenMember:
             except StorageFullError:
                 self.disk_is_full()
                 return
-            through = self._compactable(min(self.tables.applied_index, self.applier.settled_index))
-            # The tables of a snapshot are ahead of the log until it is reset to them.
-            if self.log.base_index < through <= self.log.last_index:
+            settled = self.applier.settled_index
+            through = self._compactable(min(self.tables.applied_index, settled))
+            # The state of a snapshot is ahead of the core and of the log until both are reset to it, and a
+            # log that reaches as far may hold other entries there.
+            if self.log.base_index < through and settled <= self.driver.applied_index:
                 # The core first: it must not look for an entry that the log has just let go of.
                 self.driver.log_compacted_to(through)
                 self.log.compact(through)
