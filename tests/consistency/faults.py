@@ -30,7 +30,8 @@ from tests.consistency.mix import EVERYTHING
 from tests.consistency.recorder import Clients, Truth
 from tests.consistency.running import ClusterProcessError, RunningCluster, is_gone
 
-HEAL_SECONDS_MAX: Final = 90.0
+HEAL_SECONDS_MAX: Final = 240.0
+"""A machine that is busy with other things takes a minute to start three members again."""
 SNAPSHOT_LAG_ENTRIES: Final = 3 * ENTRIES_KEPT
 SNAPSHOT_SECONDS_MAX: Final = 25.0
 RESIZES_MAX: Final = 3

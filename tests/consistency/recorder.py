@@ -45,7 +45,7 @@ FEW_OPERATIONS: Final = 150
 """After a rest."""
 
 SWEEP_SECONDS: Final = 0.25
-REST_SECONDS_MAX: Final = 60.0
+REST_SECONDS_MAX: Final = 240.0
 
 
 class Clients:
@@ -126,7 +126,7 @@ class Clients:
         return await ended
 
     async def ask_until_answered(self, request: Request) -> Operation:
-        """Raises TimeoutError after a minute."""
+        """Raises TimeoutError after some minutes."""
         async with asyncio.timeout(REST_SECONDS_MAX):
             while True:
                 self.check()
@@ -260,7 +260,7 @@ class Truth:
                 await self._task
 
     async def reached(self, revision: int) -> None:
-        """Raises TimeoutError after a minute, and RuntimeError if it can never be reached."""
+        """Raises TimeoutError after some minutes, and RuntimeError if it can never be reached."""
         async with asyncio.timeout(REST_SECONDS_MAX):
             while self.revision < revision:
                 if self.gone:

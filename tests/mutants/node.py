@@ -360,4 +360,28 @@ MUTANTS = (
         ),
         (_SNAPSHOTS + "a_newer_snapshot_does_not_take_the_place_of_one_that_was_accepted",),
     ),
+    Mutant(
+        "the log forgets while it is reset to a snapshot",
+        "S22",
+        (
+            Edit(
+                _NODE + "opened.py",
+                "            if self.log.base_index < through and settled <= self.driver.applied_index:\n",
+                "            if self.log.base_index < through <= self.log.last_index:\n",
+            ),
+        ),
+        (_SNAPSHOTS + "nothing_is_forgotten_of_the_log_between_a_snapshots_state_and_the_reset",),
+    ),
+    Mutant(
+        "the written commit goes back while the log is reset to a snapshot",
+        "R6",
+        (
+            Edit(
+                _NODE + "driver.py",
+                "            commit = max(record.hard_state.commit, self._hard_state.commit)\n",
+                "            commit = record.hard_state.commit\n",
+            ),
+        ),
+        (_DRIVER + "the_written_commit_does_not_go_back_while_the_log_is_reset_to_a_snapshot",),
+    ),
 )
