@@ -18,5 +18,6 @@ Real clusters make histories:
     faults             what is done to it (fault_files, faulty_disk.c)
     dumps              whether all members hold the same, byte for byte
     campaign           one history under faults: python -m tests.consistency
+    test_mistakes      campaigns whose members make a mistake, which has to be found
     kill_cycles        all members' dumps after each kill: python -m tests.consistency.kill_cycles
 """

@@ -41,7 +41,7 @@ processes, F: input. `catalogue.ROWS` says what each of those numbers is.
 
 What it leaves out
 ------------------
-Mistakes of speed and size: benchmarks measure those. Mistakes that only show on several processes
-under faults (`tests.consistency`) or after a power loss (`tests.crash_images`): these campaigns are too
-long for one mistake at a time, so their own tests plant mistakes in the histories that they judge.
+Mistakes of speed and size: benchmarks measure those. Mistakes that only show after a power loss
+(`tests.crash_images`): those campaigns are too long for one mistake at a time. On several real processes
+under faults `tests.consistency.test_mistakes` plants two of the simulation's.
 """
