@@ -129,7 +129,8 @@ class Log:
         self.is_new = False
 
     @classmethod
-    def open(cls, path: Path) -> Log:
+    def open(cls, path: Path, *, is_synced: bool = True) -> Log:
+        assert is_synced, "what is not synced would be lost here in any crash, and is allowed to be"
         disk = path.disk
         disk.read()
         if disk.log.damaged_index is not None:

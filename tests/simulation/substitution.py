@@ -107,7 +107,7 @@ def substituted(
             (prepare_install, files.prepare_install),
             (Raft, raft_class),
             (StateMachine, machine_class),
-            (RaftConfig, functools.partial(RaftConfig, **raft_limits)),
+            (RaftConfig, lambda **given: RaftConfig(**{**given, **raft_limits})),
         ):
             replacements.replace(real, simulated, *MEMBER)
         yield replacements
