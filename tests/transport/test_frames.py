@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from etcray.transport.frames import HEADER_BYTES, NUMBER_MAX, Frame, FrameDecoder, FrameError, Kind, header
@@ -23,6 +23,7 @@ def encode(frames: list[Frame]) -> bytes:
     return b"".join(header(Kind(f.kind), f.number, len(f.payload)) + f.payload for f in frames)
 
 
+@settings(deadline=None)
 @given(FRAMES, st.data())
 def test_any_split_of_the_bytes_gives_the_same_frames(frames: list[Frame], data: st.DataObject) -> None:
     stream = encode(frames)
@@ -36,6 +37,7 @@ def test_any_split_of_the_bytes_gives_the_same_frames(frames: list[Frame], data:
     assert decoder.is_empty
 
 
+@settings(deadline=None)
 @given(FRAMES.filter(bool))
 def test_every_frame_comes_out_as_soon_as_its_last_byte_is_in(frames: list[Frame]) -> None:
     decoder = FrameDecoder(40)

@@ -46,6 +46,23 @@ takes nothing: what is sent to it gathers up to a limit, then its connection is 
 fails in time until it goes on. On TCP the kernel gives up on lost packets after 2 s, so a partition is no
 different. Everything that waits is bounded: connections, calls, frames, bytes that were not taken (`limits`).
 
+What it costs, and what is left
+-------------------------------
+Measured on two cores that others kept busy as well (a load of about 40), so wall times are the quickest of
+300. A frame of 300 bytes there and back: 15 us, and 9 us of CPU on either side for one sent and one
+received; of 20 kB 21 and 13 us. A cluster's CPU per put, next to Ray calls in the same run: 0.6 to 0.8 at 64
+clients, about 0.7 at 256; without clients 57 ms a second in place of 96, for heartbeats and the background.
+Of a single put of 256 bytes, each stage by itself::
+
+    gateway's frame -> leader's reader thread            44 us     decode, propose, append written    94 us
+    append -> follower's reader thread                   65        decode, step, wake the log writer 171
+    follower: INSERT and sync (without the sync: 412)   683        ack written                        83
+    ack -> leader's reader thread                        58        step, commit, apply, answer       226
+    answer -> gateway                                   102
+
+That makes 1.5 ms, of which the four ways by socket are 0.27, waking their readers included. DuckDB's INSERT
+and the sync are nearly half. The leader's own INSERT runs beside the follower's.
+
 Modules: `frames` and `handshake` are pure; `addresses` is where members listen, and dialling them; `line`
 sends on a connection without blocking; `peer_stream` is a member's stream to a peer, `server` what listens;
 `member_calls` are blocking calls (snapshots, the history), `gateway_stream` those of a gateway's loop.
