@@ -22,7 +22,7 @@ GATHER_MIN: Final = 64
 """A further batch leaves beside those in flight only when at least this many requests wait."""
 HOLD_SHARE: Final = 0.25
 """Of the last round's duration: how long a batch waits for the clients that were just answered."""
-HOLD_SECONDS_MAX: Final = 0.002
+HOLD_SECONDS_MAX: Final = 0.008
 
 
 class Gathering:
@@ -41,12 +41,12 @@ class Gathering:
         self._clients = count + pending + unanswered
         self.hold_until = now + min(HOLD_SECONDS_MAX, HOLD_SHARE * (now - sent_at))
 
-    def may_send(self, now: float, *, pending: int, unanswered: int, in_flight: int) -> bool:
+    def may_send(self, now: float, *, pending: int, in_flight: int) -> bool:
         """Whether a batch of what waits should leave now; ask again at `hold_until`."""
         if in_flight >= self._in_flight_max:
             return False
         half = (self._clients + 1) // 2
         if in_flight:
-            return pending >= max(GATHER_MIN, min(half, unanswered, self._batch_max))
+            return pending >= min(max(half, GATHER_MIN), self._batch_max)
         share = half if half >= GATHER_MIN else self._clients
         return now >= self.hold_until or pending >= min(share, self._batch_max)

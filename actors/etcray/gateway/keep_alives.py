@@ -59,7 +59,7 @@ class KeepAlives:
     def advance(self, now: float) -> None:
         """Hand what is due to the delivery."""
         while self._pending and self.gathering.may_send(
-            now, pending=len(self._pending), unanswered=self._unanswered, in_flight=len(self._in_flight)
+            now, pending=len(self._pending), in_flight=len(self._in_flight)
         ):
             self._send_batch(now)
 

@@ -136,9 +136,7 @@ class Proposals:
     def _may_send(self, now: float) -> bool:
         if self._next_sequence - self._acknowledged >= limits.SESSION_ANSWERS_MAX:
             return False  # one batch is stuck; its session must not remember more than it can
-        return self.gathering.may_send(
-            now, pending=len(self._pending), unanswered=self._unanswered, in_flight=len(self._in_flight)
-        )
+        return self.gathering.may_send(now, pending=len(self._pending), in_flight=len(self._in_flight))
 
     def _send_batch(self, now: float) -> None:
         pending = self._pending
