@@ -1,6 +1,6 @@
 """How fast etcray is, measured so that the answer can be trusted.
 
-    python -m etcray_bench.load --endpoint 127.0.0.1:2379 --workload put --clients 64
+    python -m etcray_bench.load.closed_loop --endpoint 127.0.0.1:2379 --workload put --clients 64
     python -m etcray_bench.versus_etcd                  # a real etcd and etcray, side by side
     python -m etcray_bench.watch_versus_etcd            # the same for watches
     python -m etcray_bench.history_versus_etcd          # questions about the past, in SQL and by etcd's API

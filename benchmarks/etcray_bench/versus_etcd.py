@@ -27,9 +27,9 @@ from rich.table import Table
 
 from etcray_bench.etcd import find_etcd
 from etcray_bench.load import Load, LoadResult, run_load
+from etcray_bench.load.workloads import WorkloadName
 from etcray_bench.processes import sample
 from etcray_bench.systems import Etcd, Etcray, System, raft_index
-from etcray_bench.workloads import WorkloadName
 
 LOADS: Final[tuple[tuple[WorkloadName, int], ...]] = (
     ("put", 1),

@@ -23,11 +23,11 @@ from rich.console import Console
 from rich.table import Table
 
 from etcray_bench.etcd import find_etcd
+from etcray_bench.load.watch_idle import IdleResult, run_idle
+from etcray_bench.load.watch_load import WatchLoad, WatchResult, run_watch_load
 from etcray_bench.processes import sample, sample_memory
 from etcray_bench.systems import Etcd, Etcray, System
 from etcray_bench.versus_etcd import environment, spread
-from etcray_bench.watch_idle import IdleResult, run_idle
-from etcray_bench.watch_load import WatchLoad, WatchResult, run_watch_load
 
 PAUSE_SECONDS: Final = 1.0
 """After each load: the servers notice that its connections are gone."""

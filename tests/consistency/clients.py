@@ -12,9 +12,9 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Final, cast
 
-from etcray_bench import frames
-from etcray_bench.connection import Connection
-from etcray_bench.streaming import OpenStream, StreamConnection
+from etcray_bench.load import frames
+from etcray_bench.load.connection import Connection
+from etcray_bench.load.streaming import OpenStream, StreamConnection
 from etcray_storage.errors import Code
 
 GRPC_PREFIX_BYTES: Final = 5

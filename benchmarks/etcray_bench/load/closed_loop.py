@@ -1,6 +1,6 @@
 """Drives one workload against running members and says how fast and how quick they were.
 
-    python -m etcray_bench.load --endpoint 127.0.0.1:2379 --workload put --clients 64 --seconds 10
+    python -m etcray_bench.load.closed_loop --endpoint 127.0.0.1:2379 --workload put --clients 64 --seconds 10
 
 A closed loop: each logical client sends its next request when the last one is answered. After a
 warm-up, what is answered within the measured time counts. Then every client finishes its last request
@@ -25,9 +25,9 @@ from typing import Final
 import uvloop
 
 from etcray.client import Client, Put
-from etcray_bench.connection import Connection, LogicalClient
-from etcray_bench.frames import RequestHeaders
-from etcray_bench.workloads import WORKLOADS, KeySpace, Workload, WorkloadName
+from etcray_bench.load.connection import Connection, LogicalClient
+from etcray_bench.load.frames import RequestHeaders
+from etcray_bench.load.workloads import WORKLOADS, KeySpace, Workload, WorkloadName
 
 PRELOAD_TXN_PUTS: Final = 100
 PRELOAD_TXN_BYTES: Final = 2**20
@@ -269,7 +269,9 @@ def describe(result: LoadResult) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m etcray_bench.load", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m etcray_bench.load.closed_loop", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("--endpoint", action="append", required=True, metavar="HOST:PORT", dest="endpoints")
     parser.add_argument("--workload", choices=WORKLOADS, default="put")
     parser.add_argument("--clients", type=int, default=64)

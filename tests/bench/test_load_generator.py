@@ -8,8 +8,16 @@ from array import array
 import pytest
 
 from etcray.client import Client
-from etcray_bench.load import CheckFailedError, Generator, Load, check, percentiles, prepare, run_load
-from etcray_bench.workloads import WORKLOADS, KeySpace, Workload, WorkloadName
+from etcray_bench.load.closed_loop import (
+    CheckFailedError,
+    Generator,
+    Load,
+    check,
+    percentiles,
+    prepare,
+    run_load,
+)
+from etcray_bench.load.workloads import WORKLOADS, KeySpace, Workload, WorkloadName
 from etcray_storage.proto import rpc_pb2
 
 

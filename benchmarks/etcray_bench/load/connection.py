@@ -14,7 +14,7 @@ from typing import Final, cast
 
 import hpack
 
-from etcray_bench import frames
+from etcray_bench.load import frames
 
 CREDIT_RENEWED_BYTES: Final = 2**26
 """The server gets new connection credit each time it has sent so much."""

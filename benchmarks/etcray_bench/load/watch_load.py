@@ -22,11 +22,11 @@ from typing import Final
 import uvloop
 
 from etcray.client import Client
-from etcray_bench import watch_decoding
-from etcray_bench.connection import Connection, LogicalClient
-from etcray_bench.load import DRAIN_SECONDS_MAX, CheckFailedError, percentiles
-from etcray_bench.streaming import OpenStream, connect, connect_streams, hold
-from etcray_bench.workloads import KeySpace, Workload
+from etcray_bench.load import watch_decoding
+from etcray_bench.load.closed_loop import DRAIN_SECONDS_MAX, CheckFailedError, percentiles
+from etcray_bench.load.connection import Connection, LogicalClient
+from etcray_bench.load.streaming import OpenStream, connect, connect_streams, hold
+from etcray_bench.load.workloads import KeySpace, Workload
 
 WATCH_METHOD: Final = "/etcdserverpb.Watch/Watch"
 TAILS_KEPT: Final = 4096

@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
-from etcray_bench import watch_decoding
-from etcray_bench.load import CheckFailedError
-from etcray_bench.watch_idle import run_idle
-from etcray_bench.watch_load import Delivery, StreamReader, WatchLoad, run_watch_load
+from etcray_bench.load import watch_decoding
+from etcray_bench.load.closed_loop import CheckFailedError
+from etcray_bench.load.watch_idle import run_idle
+from etcray_bench.load.watch_load import Delivery, StreamReader, WatchLoad, run_watch_load
 from etcray_storage.proto import kv_pb2, rpc_pb2
 
 

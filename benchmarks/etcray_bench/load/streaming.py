@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, Protocol, TypeVar
 
-from etcray_bench import frames
-from etcray_bench.connection import Connection, NextMessage
+from etcray_bench.load import frames
+from etcray_bench.load.connection import Connection, NextMessage
 
 CONNECT_SECONDS_MAX: Final = 5.0
 PREFIX_BYTES: Final = 5

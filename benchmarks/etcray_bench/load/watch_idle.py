@@ -18,10 +18,10 @@ from typing import Final
 import uvloop
 
 from etcray.client import Client
-from etcray_bench import watch_decoding
-from etcray_bench.load import CheckFailedError
-from etcray_bench.streaming import OpenStream, StreamConnection, connect_streams, hold
-from etcray_bench.watch_load import CREATE_SECONDS_MAX, WATCH_METHOD
+from etcray_bench.load import watch_decoding
+from etcray_bench.load.closed_loop import CheckFailedError
+from etcray_bench.load.streaming import OpenStream, StreamConnection, connect_streams, hold
+from etcray_bench.load.watch_load import CREATE_SECONDS_MAX, WATCH_METHOD
 
 WARM_UP_WATCHERS: Final = 500
 CREATIONS_UNDER_WAY: Final = 100

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from etcray_bench.workloads import STAMP_BYTES
+from etcray_bench.load.workloads import STAMP_BYTES
 from etcray_storage.proto import rpc_pb2
 
 _HEADER_TAG: Final = 0x0A
