@@ -7,7 +7,7 @@ import sys
 from typing import Annotated, Any, Final, NoReturn
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from etcray.cli import history_commands, membership_commands
 from etcray.cli.options import (
@@ -35,8 +35,34 @@ from etcray.errors import ClusterError, OptionsError
 
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
+COMMANDS_GROUP: Final = "etcray.commands"
+
+
+class Commands(TyperGroup):
+    """Our own commands, and those that other packages have entered into the group COMMANDS_GROUP of their
+    entry points, each a Typer. They are looked up only for a name that is not ours, and for the list."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        own = super().list_commands(ctx)
+        return [*own, *sorted(name for name in added_commands() if name not in own)]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        found = super().get_command(ctx, cmd_name)
+        if found is None and (entry := added_commands().get(cmd_name)) is not None:
+            found = typer.main.get_command(entry.load())
+            found.name = cmd_name
+        return found
+
+
+def added_commands() -> dict[str, Any]:
+    """Entry points by name."""
+    from importlib.metadata import entry_points
+
+    return {entry.name: entry for entry in entry_points(group=COMMANDS_GROUP)}
+
 
 app = typer.Typer(
+    cls=Commands,
     name="etcray",
     help="/etc on Ray: a strongly consistent key-value store that speaks the etcd v3 API.",
     no_args_is_help=True,
