@@ -1,33 +1,16 @@
 """How fast etcray is, measured so that the answer can be trusted.
 
-    python -m etcray_bench.load.closed_loop --endpoint 127.0.0.1:2379 --workload put --clients 64
+    etcray bench put --clients 64                       # one load on anything that speaks etcd's API
     python -m etcray_bench.versus_etcd                  # a real etcd and etcray, side by side
     python -m etcray_bench.watch_versus_etcd            # the same for watches
     python -m etcray_bench.history_versus_etcd          # questions about the past, in SQL and by etcd's API
 
-`load` drives anything that speaks the etcd v3 API with one workload. `versus_etcd` starts three
-members of a real etcd and three of etcray on this machine, and gives both the same loads in turns;
-`watch_versus_etcd` does so with watchers. All are run from the repository's root.
+`load` drives anything that speaks the etcd v3 API; its essay says what its figures mean and what it checks.
+`bench_command` is its command. `versus_etcd` starts three members of a real etcd and three of etcray on this
+machine, and gives both the same loads in turns; `watch_versus_etcd` does so with watchers.
 
-The generator must not be what is measured
-------------------------------------------
-It runs on the same few cores as the servers, so it has to be cheap: a call through grpcio costs a
-client some hundred microseconds of CPU, more than a gateway may spend on serving it. `frames` and
-`connection` therefore write prepared bytes with a stream number filled in, and look at an answer only
-as far as its frames: about 7 us of CPU per request when a server keeps it busy, up to 30 us when
-answers arrive one by one. Every result names the generator's own share. HPACK is used as real
-clients use it (a table that both sides keep), so that servers do the work that real clients cause.
-
-What a figure means
--------------------
-- A closed loop: N logical clients, each with one request under way, on a few connections. The rate
-  and the latency belong together (clients = rate x latency); a closed loop says nothing about what
-  happens to requests that come at their own pace.
-- Latencies are exact: every one is kept and ranked, none is put into a bucket. They run from handing
-  the request to the socket until its answer was read.
-- Nothing counts before the warm-up is over.
-- After each run the store is checked against what the clients were told (the number of keys, and a
-  sample of values). Speed without the data being there is no result, so a failed check raises.
+What a comparison means
+-----------------------
 - CPU seconds are those of the processes of each role within the measured time; a log entry is a
   batch in etcray and a request in etcd. Work that a process does in the background (flushing,
   compacting) is in the figure, the kernel's work for nobody in particular is not.
@@ -60,20 +43,15 @@ Questions about the past
 
 What it leaves out
 ------------------
-Several machines, a network with latency, TLS, watchers that are slow or begin in the past, and an open
-loop with a given rate. On one machine, three members share cores and a disk, so figures say who uses
-less, not what a cluster of three machines would do.
+Several machines, a network with latency, TLS, and watchers that are slow or begin in the past. On one
+machine, three members share cores and a disk, so figures say who uses less, not what a cluster of three
+machines would do.
 
-    frames, connection   HTTP/2 as cheap as it gets
-    workloads            what is sent, and what must be there afterwards
-    load                 one load: run, measure, check
+    load                 the load generator
+    bench_command        the command `etcray bench`
     etcd, systems        start and stop the servers
     processes            CPU seconds and memory by role
     versus_etcd          the comparison and its tables
-    streaming            streams that stay open, on the same connections
-    watch_decoding       watch responses, as far as they have to be looked at
-    watch_load           one load with watchers: run, measure, check
-    watch_idle           the memory of idle watchers
     watch_versus_etcd    the comparison of watches and its tables
     history_versus_etcd  the comparison of questions about the past, and what the history costs
 """

@@ -326,7 +326,7 @@ def put_latencies(etcray: Etcray, options: argparse.Namespace) -> list[str]:
     kinds = {"none": (), "an ordinary analytical one": ORDINARY, "hostile ones": HOSTILE}
     for _ in range(options.rounds):
         for name, queries in kinds.items():
-            put = Load(endpoints=etcray.endpoints, workload="put", clients=64, seconds=options.seconds)
+            put = Load(endpoints=tuple(etcray.endpoints), workload="put", clients=64, seconds=options.seconds)
             with asking(etcray.endpoints, queries) as outcomes:
                 result = run_load(put)
             measured.setdefault(name, []).append((result, dict(outcomes)))

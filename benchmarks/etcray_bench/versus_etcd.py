@@ -27,11 +27,10 @@ from rich.table import Table
 
 from etcray_bench.etcd import find_etcd
 from etcray_bench.load import Load, LoadResult, run_load
-from etcray_bench.load.workloads import WorkloadName
 from etcray_bench.processes import sample
 from etcray_bench.systems import Etcd, Etcray, System, raft_index
 
-LOADS: Final[tuple[tuple[WorkloadName, int], ...]] = (
+LOADS: Final[tuple[tuple[str, int], ...]] = (
     ("put", 1),
     ("put", 64),
     ("put", 256),
@@ -83,7 +82,7 @@ def compare(systems: Sequence[System], options: argparse.Namespace) -> list[Run]
         for _ in range(options.rounds):
             for system in systems:
                 load = Load(
-                    endpoints=system.endpoints,
+                    endpoints=tuple(system.endpoints),
                     workload=workload,
                     clients=clients,
                     seconds=options.seconds,
@@ -97,7 +96,7 @@ def compare(systems: Sequence[System], options: argparse.Namespace) -> list[Run]
     return runs
 
 
-def chosen_loads(names: Sequence[str]) -> list[tuple[WorkloadName, int]]:
+def chosen_loads(names: Sequence[str]) -> list[tuple[str, int]]:
     """All of them, or the ones named like `put-64`."""
     by_name = {f"{workload}-{clients}": (workload, clients) for workload, clients in LOADS}
     unknown = set(names) - set(by_name)
@@ -109,7 +108,7 @@ def chosen_loads(names: Sequence[str]) -> list[tuple[WorkloadName, int]]:
 def describe(run: Run) -> str:
     result = run.result
     return (
-        f"{run.system:7} {result.workload} {result.clients}: {result.requests_per_second:,.0f}/s, "
+        f"{run.system:7} {result.load.workload} {result.load.clients}: {result.requests_per_second:,.0f}/s, "
         f"p50 {result.latency_ms.get('p50', 0):.2f} ms, {result.failures} failed"
     )
 
@@ -171,7 +170,7 @@ def cost(runs: Sequence[Run], group: str) -> str:
 def grouped(runs: Sequence[Run]) -> dict[str, dict[str, list[Run]]]:
     groups: dict[str, dict[str, list[Run]]] = {}
     for run in runs:
-        load = f"{run.result.workload} {run.result.clients}"
+        load = f"{run.result.load.workload} {run.result.load.clients}"
         groups.setdefault(load, {}).setdefault(run.system, []).append(run)
     return groups
 

@@ -23,8 +23,8 @@ from rich.console import Console
 from rich.table import Table
 
 from etcray_bench.etcd import find_etcd
+from etcray_bench.load import Load, LoadResult, run_load
 from etcray_bench.load.watch_idle import IdleResult, run_idle
-from etcray_bench.load.watch_load import WatchLoad, WatchResult, run_watch_load
 from etcray_bench.processes import sample, sample_memory
 from etcray_bench.systems import Etcd, Etcray, System
 from etcray_bench.versus_etcd import environment, spread
@@ -40,7 +40,7 @@ class WatchRun:
     """One load on one system."""
 
     system: str
-    result: WatchResult
+    result: LoadResult
     cpu_seconds: dict[str, float]
     """By process group, within the measured time."""
 
@@ -57,10 +57,10 @@ class IdleRun:
         return (result.bytes_after[role] - result.bytes_before[role]) / result.watchers
 
 
-def run_on(system: System, load: WatchLoad) -> WatchRun:
+def run_on(system: System, load: Load) -> WatchRun:
     groups = system.process_groups()
     edges: list[dict[str, float]] = []
-    result = run_watch_load(load, lambda: edges.append(sample(groups)))
+    result = run_load(load, lambda: edges.append(sample(groups)))
     time.sleep(PAUSE_SECONDS)
     used = {name: edges[-1][name] - edges[0][name] for name in groups}
     return WatchRun(system=system.name, result=result, cpu_seconds=used)
@@ -81,10 +81,11 @@ def compare(systems: Sequence[System], options: argparse.Namespace) -> list[Watc
         for writers in options.writers or (1, 16):
             for _ in range(options.rounds):
                 for system in systems:
-                    load = WatchLoad(
-                        endpoints=system.endpoints,
+                    load = Load(
+                        workload="watch",
+                        endpoints=tuple(system.endpoints),
                         watchers=watchers,
-                        writers=writers,
+                        clients=writers,
                         watchers_per_stream=options.watchers_per_stream,
                         seconds=options.seconds,
                         value_bytes=options.value_bytes,
@@ -98,13 +99,13 @@ def compare(systems: Sequence[System], options: argparse.Namespace) -> list[Watc
 def describe(run: WatchRun) -> str:
     result = run.result
     return (
-        f"{run.system:7} {name_of(run)}: {result.events_per_second:,.0f} events/s, "
-        f"p50 {result.latency_ms.get('p50', 0):.2f} ms, {result.events_checked} events checked"
+        f"{run.system:7} {name_of(run)}: {result.operations_per_second:,.0f} events/s, "
+        f"p50 {result.latency_ms.get('p50', 0):.2f} ms, {result.checked.events} events checked"
     )
 
 
 def name_of(run: WatchRun) -> str:
-    return f"{run.result.watchers} watchers, {run.result.writers} writers"
+    return f"{run.result.load.watchers} watchers, {run.result.load.clients} writers"
 
 
 Measure = Callable[[WatchRun], float]
@@ -128,7 +129,7 @@ def delivery_table(runs: Sequence[WatchRun]) -> Table:
     for heading in (*headings, "etcd p50 ms", "etcray p50 ms", "ratio", "etcd p99", "etcray p99", "ratio"):
         table.add_column(heading, justify="left" if heading == "load" else "right")
     for load in dict.fromkeys(map(name_of, runs)):
-        rates = [values(runs, load, name, lambda run: run.result.events_per_second) for name in SYSTEMS]
+        rates = [values(runs, load, name, lambda run: run.result.operations_per_second) for name in SYSTEMS]
         row = [load, spread(rates[0]), spread(rates[1]), ratio(*rates)]
         for share in ("p50", "p99"):
             pair = [values(runs, load, name, latency(share)) for name in SYSTEMS]
@@ -148,13 +149,15 @@ def cost_table(runs: Sequence[WatchRun]) -> Table:
             if not some:
                 continue
             costs = [
-                f"{median(run.cpu_seconds[role] / max(1, run.result.events) for run in some) * 1e6:.2f}"
+                f"{median(run.cpu_seconds[role] / max(1, run.result.operations) for run in some) * 1e6:.2f}"
                 if all(role in run.cpu_seconds for run in some)
                 else ""
                 for role in ROLES
             ]
-            generator = median(run.result.generator_cpu_us_per_event for run in some)
-            puts = median(run.result.puts_per_second for run in some)
+            generator = median(
+                run.result.generator_cpu_seconds * 1e6 / max(1, run.result.operations) for run in some
+            )
+            puts = median(run.result.requests_per_second for run in some)
             table.add_row(load, system, *costs, f"{generator:.2f}", f"{puts:,.0f}")
     return table
 

@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 import pytest
 
-from etcray_bench.load import watch_decoding
-from etcray_bench.load.closed_loop import CheckFailedError
+from etcray_bench.load import CheckFailedError, Load, run_load, watch_decoding
+from etcray_bench.load.keys import Values
+from etcray_bench.load.ledger import Ledger
 from etcray_bench.load.watch_idle import run_idle
-from etcray_bench.load.watch_load import Delivery, StreamReader, WatchLoad, run_watch_load
+from etcray_bench.load.watch_load import Delivery, StreamReader
 from etcray_storage.proto import kv_pb2, rpc_pb2
 
 
@@ -27,21 +28,24 @@ def response(watch_id: int, *events: tuple[int, bytes, bytes]) -> bytes:
 
 @pytest.mark.parametrize("watchers_per_stream", [1, 7])
 def test_every_watcher_gets_every_event(server: str, watchers_per_stream: int) -> None:
-    load = WatchLoad(
-        endpoints=[server],
+    load = Load(
+        endpoints=(server,),
+        workload="watch",
         watchers=20,
-        writers=3,
+        clients=3,
         watchers_per_stream=watchers_per_stream,
         connections=2,
         seconds=0.3,
         warmup_seconds=0.1,
         keys=10,
-        prefix=b"watch-load/",
+        prefix="watch-load/",
     )
-    result = run_watch_load(load)
-    assert result.events > 0
-    assert result.events_checked >= result.events
-    assert result.events_checked % 20 == 0
+    result = run_load(load)
+    assert result.operations > 0
+    assert result.checked.events >= result.operations
+    assert result.checked.events == 20 * result.checked.puts
+    assert result.by_operation.keys() == {"delivery", "put"}
+    assert result.latency == result.by_operation["delivery"].latency
     assert 0 < result.latency_ms["p50"] <= result.latency_ms["p99"]
 
 
@@ -72,13 +76,11 @@ def with_one_put_under_way(check: Callable[[StreamReader, bytes, bytes], None]) 
     """Two watchers at revision 10 of one writer that has sent its first put."""
 
     async def run() -> None:
-        load = WatchLoad(endpoints=[], watchers=2, writers=1, value_bytes=30)
-        delivery = Delivery(load, 10, lambda: None)
+        load = Load(endpoints=("127.0.0.1:1",), workload="watch", watchers=2, clients=1, value_bytes=30)
+        delivery = Delivery(load, Ledger(load.keys), 10)
         writer = delivery.writers[0]
         writer.sequence, writer.missing = 1, 3
-        message = delivery._workload.message(0, 0)
-        put = rpc_pb2.PutRequest.FromString(message)
-        check(StreamReader(delivery, 2, 10), put.key, put.value)
+        check(StreamReader(delivery, 2, 10), b"bench/00000000", Values(load).value(0, 0, 30))
 
     asyncio.run(run())
 
@@ -88,7 +90,7 @@ def test_an_event_counts_once_for_each_watcher() -> None:
         for watch_id in (1, 0):
             reader.received(response(watch_id, (11, key, value)), 1.0)
         assert reader.positions == [11, 11]
-        assert next(iter(reader._load.batches.values())).writers[0].missing == 1  # the answer
+        assert next(iter(reader._delivery.batches.values())).writers[0].missing == 1  # the answer
 
     with_one_put_under_way(check)
 
@@ -104,11 +106,12 @@ def test_a_repeated_event_and_a_gap_fail_the_check(revision: int) -> None:
 
 def test_an_altered_event_fails_the_check() -> None:
     def check(reader: StreamReader, key: bytes, value: bytes) -> None:
+        later = value[:19] + b"1" + value[20:]
         with pytest.raises(CheckFailedError, match=r"put 1 of writer 0 is not expected"):
-            reader.received(response(0, (11, key, value.replace(b"0.0000000000.", b"0.0000000001."))), 1.0)
+            reader.received(response(0, (11, key, later)), 1.0)
         with pytest.raises(CheckFailedError, match="is not expected"):
             reader.received(response(0, (11, key, value), (13, key, value)), 1.0)
-        with pytest.raises(CheckFailedError, match="29 bytes"):
+        with pytest.raises(CheckFailedError, match="29 bytes that nobody wrote"):
             reader.received(response(0, (11, key, value[:-1])), 1.0)
         with pytest.raises(CheckFailedError, match="other"):
             reader.received(response(0, (11, b"other", value)), 1.0)

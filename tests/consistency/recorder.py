@@ -122,7 +122,6 @@ class Clients:
             return None
         ended: asyncio.Future[Operation] = asyncio.get_running_loop().create_future()
         self._send(line, NOBODY, request, lambda told: None if ended.done() else ended.set_result(told))
-        line.flush()
         return await ended
 
     async def ask_until_answered(self, request: Request) -> Operation:
@@ -153,7 +152,6 @@ class Clients:
         waiting, self._idle[number] = self._idle[number], []
         for client in waiting:
             self._next(number, line, client)
-        line.flush()
 
     def _next(self, number: int, line: CallConnection, client: int) -> None:
         is_time = self._issued >= self._few_until or client < FEW_CLIENTS

@@ -1,4 +1,4 @@
-"""Just enough HTTP/2 and HPACK to send the same gRPC call many times and see that it is answered.
+"""Just enough HTTP/2 and HPACK to send the same few gRPC calls many times and read their answers.
 
 A load generator shares two cores with what it measures, so every microsecond that it spends counts
 against the server. A full HTTP/2 client makes objects for streams, headers and events; here, a
@@ -27,6 +27,8 @@ END_HEADERS: Final = 0x4
 SETTING_HEADER_TABLE_SIZE: Final = 1
 SETTING_STREAMS_MAX: Final = 3
 SETTING_INITIAL_WINDOW: Final = 4
+
+CANCEL: Final = 8
 
 WINDOW_DEFAULT: Final = 65_535
 WINDOW_MAX: Final = 2**31 - 1
@@ -63,48 +65,69 @@ def _literal(text: bytes) -> bytes:
 
 
 class RequestHeaders:
-    """The headers of one gRPC method, as HPACK sends them: in full on a connection's first request,
-    which puts them into the peer's table, then as six one-byte references to it."""
+    """The headers of one connection's requests, as HPACK sends them. What a request does not share with an
+    earlier one goes into the peer's table with it; all else is a one-byte reference to that table.
 
-    REPEATED: Final = bytes((0x83, 0x86, 0xC1, 0xC0, 0xBF, 0xBE))
-    """POST, http, then the table's four entries from the oldest to the newest."""
+    Blocks must be sent in the order in which they are made, each of them once.
+    """
 
-    TABLE_BYTES_MIN: Final = 512
+    TABLE_BYTES_MIN: Final = 2048
+    PATHS_MAX: Final = 16
 
-    def __init__(self, path: str, authority: str) -> None:
-        self.first = b"".join(
-            (
-                b"\x83\x86",
-                b"\x44" + _literal(path.encode()),
-                b"\x41" + _literal(authority.encode()),
-                b"\x5f" + _literal(b"application/grpc"),
-                b"\x40" + _literal(b"te") + _literal(b"trailers"),
-            )
-        )
+    def __init__(self, authority: str) -> None:
+        self._authority = authority
+        self._paths: list[str] = []
+        """In the order in which they came into the table."""
+        self._known: dict[str, tuple[bytes, bytes]] = {}
+
+    def block(self, path: str) -> tuple[bytes, bytes]:
+        """A HEADERS frame up to its stream number, and its payload."""
+        found = self._known.get(path)
+        return found if found is not None else self._add(path)
+
+    def _add(self, path: str) -> tuple[bytes, bytes]:
+        self._paths.append(path)
+        assert len(self._paths) <= self.PATHS_MAX, f"the table has no room for {len(self._paths)} paths"
+        # The newest entry is number 62. The first request adds its path, then the authority, the content
+        # type and `te`; each path that comes later pushes these up by one.
+        later = len(self._paths) - 1
+        others = bytes((0xC0 + later, 0xBF + later, 0xBE + later))
+        self._known = {
+            known: _block(bytes((0x83, 0x86, (0xC1 if number == 0 else 0xBE) + later - number)) + others)
+            for number, known in enumerate(self._paths)
+        }
+        start = b"\x83\x86\x44" + _literal(path.encode())
+        if later:
+            return _block(start + others)
+        authority = b"\x41" + _literal(self._authority.encode())
+        content_type = b"\x5f" + _literal(b"application/grpc")
+        return _block(start + authority + content_type + b"\x40" + _literal(b"te") + _literal(b"trailers"))
 
 
-_REPEATED_START: Final = frame(HEADERS, END_HEADERS, 0, RequestHeaders.REPEATED)[:5]
+def _block(payload: bytes) -> tuple[bytes, bytes]:
+    return frame(HEADERS, END_HEADERS, 0, payload)[:5], payload
 
 
-def request(stream: int, message: bytes) -> bytes:
-    """A whole request, for every one but a connection's first."""
+def request(stream: int, block: tuple[bytes, bytes], message: bytes) -> bytes:
+    """A whole request."""
     number = _stream_bytes(stream)
-    return b"".join((_REPEATED_START, number, RequestHeaders.REPEATED, grpc_data(number, message)))
+    return b"".join((block[0], number, block[1], grpc_data(number, message)))
 
 
-def opening(stream: int, headers: RequestHeaders, *, first: bool) -> bytes:
+def opening(stream: int, block: tuple[bytes, bytes]) -> bytes:
     """The head of a request whose messages follow at any time."""
-    return frame(HEADERS, END_HEADERS, stream, headers.first if first else RequestHeaders.REPEATED)
+    return b"".join((block[0], _stream_bytes(stream), block[1]))
+
+
+def cancellation(stream: int) -> bytes:
+    """Says that nobody waits for an answer any more."""
+    return frame(RST_STREAM, 0, stream, _stream_bytes(CANCEL))
 
 
 def message_data(stream: int, message: bytes) -> bytes:
     """One gRPC message on a stream that stays open."""
     assert len(message) + 5 <= FRAME_BYTES_MAX, f"a message of {len(message)} bytes needs several frames"
     return frame(DATA, 0, stream, b"\x00" + len(message).to_bytes(4, "big") + message)
-
-
-def first_request(stream: int, headers: RequestHeaders, message: bytes) -> bytes:
-    return frame(HEADERS, END_HEADERS, stream, headers.first) + grpc_data(_stream_bytes(stream), message)
 
 
 def grpc_data(stream: bytes, message: bytes) -> bytes:

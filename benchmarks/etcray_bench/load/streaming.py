@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Final, Protocol, TypeVar
 
 from etcray_bench.load import frames
-from etcray_bench.load.connection import Connection, NextMessage
+from etcray_bench.load.connection import GRPC_PREFIX_BYTES, Connection
+from etcray_bench.load.errors import ConnectError, LoadError
 
 CONNECT_SECONDS_MAX: Final = 5.0
-PREFIX_BYTES: Final = 5
-"""gRPC's before each message: whether it is compressed, and its length."""
 
 ConnectionT = TypeVar("ConnectionT", bound=Connection)
 
@@ -42,6 +41,7 @@ class OpenStream:
         self.waiting: deque[bytes] = deque()
 
     def send(self, message: bytes) -> None:
+        """With what else is sent in this turn of the loop."""
         self.waiting.append(message)
         self._connection.send_waiting(self)
 
@@ -49,8 +49,8 @@ class OpenStream:
         if self.rest:
             payload = self.rest + payload
         at, end = 0, len(payload)
-        while end - at >= PREFIX_BYTES:
-            start = at + PREFIX_BYTES
+        while end - at >= GRPC_PREFIX_BYTES:
+            start = at + GRPC_PREFIX_BYTES
             after = start + int.from_bytes(payload[at + 1 : start], "big")
             if after > end:
                 break
@@ -60,39 +60,44 @@ class OpenStream:
 
 
 class StreamConnection(Connection):
-    """Carries open streams only, all of one method."""
+    """Carries open streams besides single calls. What a reader raises, and the end of any stream, ends
+    the connection: `lost` then says why."""
 
-    def __init__(self, headers: frames.RequestHeaders) -> None:
-        super().__init__(headers, lambda client, now, error: None)
+    def __init__(self, endpoint: str) -> None:
+        super().__init__(endpoint)
         self._streams: dict[int, OpenStream] = {}
         self._short: dict[OpenStream, None] = {}
         """Streams that have something to send and no credit."""
 
-    def open(self, reader: Reader) -> OpenStream:
+    def open(self, path: str, reader: Reader) -> OpenStream:
         self._stream += 2
         number = self._stream
         stream = OpenStream(self, number, reader, self.stream_credit)
         self._streams[number] = stream
-        self._out.append(frames.opening(number, self._headers, first=number == 1))
-        self._flush()
+        self._out.append(frames.opening(number, self._headers.block(path)))
         return stream
 
     def send_waiting(self, stream: OpenStream) -> None:
         waiting = stream.waiting
         while waiting:
-            size = len(waiting[0]) + PREFIX_BYTES
+            size = len(waiting[0]) + GRPC_PREFIX_BYTES
             if size > min(stream.credit, self._credit):
                 self._short[stream] = None
                 break
             stream.credit -= size
             self._credit -= size
             self._out.append(frames.message_data(stream.number, waiting.popleft()))
-        self._flush()
+        if not self._flush_comes:
+            self._flush_soon()
 
     def _on_other_data(self, stream: int, payload: bytes, now: float) -> None:
         found = self._streams.get(stream)
-        assert found is not None, f"data of stream {stream}, which nobody opened"
-        found.received(payload, now)
+        if found is None:
+            return
+        try:
+            found.received(payload, now)
+        except (LoadError, ValueError) as error:
+            self._lose(error)
 
     def _on_control(self, kind: int, flags: int, stream: int, payload: bytes, now: float) -> None:
         super()._on_control(kind, flags, stream, payload, now)
@@ -105,31 +110,39 @@ class StreamConnection(Connection):
 
     def _over(self, stream: int, now: float, error: str | None) -> None:
         """No stream ends before the client says so."""
-        if not self.lost.done():
-            self.lost.set_exception(ConnectionError(f"stream {stream} ended: {error}"))
+        if stream in self._streams:
+            self._lose(ConnectionError(f"a stream was ended by the server: {error or 'without an error'}"))
+        else:
+            super()._over(stream, now, error)
 
 
-async def connect(endpoint: str, method: str, next_message: NextMessage) -> Connection:
-    """For single requests."""
-    return await _connect(
-        endpoint, partial(Connection, frames.RequestHeaders(method, endpoint), next_message)
-    )
-
-
-async def connect_streams(endpoints: Sequence[str], count: int, method: str) -> list[StreamConnection]:
-    """For open streams; spread over the endpoints."""
-    return [
-        await _connect(endpoint, partial(StreamConnection, frames.RequestHeaders(method, endpoint)))
-        for endpoint in (endpoints[number % len(endpoints)] for number in range(count))
-    ]
-
-
-async def _connect(endpoint: str, protocol: Callable[[], ConnectionT]) -> ConnectionT:
+async def connect(endpoint: str) -> StreamConnection:
+    """Raises ConnectError, which says what listens there, or that nobody does."""
     host, _, port = endpoint.rpartition(":")
-    _, connection = await asyncio.get_running_loop().create_connection(protocol, host, int(port))
-    async with asyncio.timeout(CONNECT_SECONDS_MAX):
-        await connection.ready
+    connection: StreamConnection | None = None
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS_MAX):
+            _, connection = await asyncio.get_running_loop().create_connection(
+                partial(StreamConnection, endpoint), host, int(port)
+            )
+            await connection.ready
+    except TimeoutError as error:
+        raise ConnectError(
+            f"{endpoint} does not answer as a gRPC server within {CONNECT_SECONDS_MAX} s"
+        ) from error
+    except OSError as error:
+        if connection is None:
+            raise ConnectError(f"nothing listens at {endpoint}: {error}") from error
+        raise ConnectError(f"what listens at {endpoint} is not a gRPC server: {error}") from error
+    finally:
+        if connection is not None and not connection.ready.done():
+            connection.close()
     return connection
+
+
+async def connect_all(endpoints: Sequence[str], count: int) -> list[StreamConnection]:
+    """So many connections, spread over the endpoints."""
+    return [await connect(endpoints[number % len(endpoints)]) for number in range(count)]
 
 
 async def hold(connections: Sequence[Connection], until: asyncio.Future[None], seconds: float) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from etcray_bench.load.workloads import STAMP_BYTES
 from etcray_storage.proto import rpc_pb2
 
 _HEADER_TAG: Final = 0x0A
@@ -48,12 +47,6 @@ def decode(tail: bytes) -> list[tuple[int, bytes, bytes]]:
     """The events of a tail: revision, key and value."""
     response = rpc_pb2.WatchResponse.FromString(tail)
     return [(event.kv.mod_revision, event.kv.key, event.kv.value) for event in response.events]
-
-
-def read_stamp(value: bytes) -> tuple[int, int]:
-    """Who wrote a value, and which of the writer's it is (see `workloads`)."""
-    writer, sequence, _ = value[:STAMP_BYTES].split(b".")
-    return int(writer), int(sequence)
 
 
 def creation(key: bytes, range_end: bytes = b"", start_revision: int = 0) -> bytes:

@@ -19,9 +19,10 @@ import uvloop
 
 from etcray.client import Client
 from etcray_bench.load import watch_decoding
-from etcray_bench.load.closed_loop import CheckFailedError
-from etcray_bench.load.streaming import OpenStream, StreamConnection, connect_streams, hold
-from etcray_bench.load.watch_load import CREATE_SECONDS_MAX, WATCH_METHOD
+from etcray_bench.load.errors import CheckFailedError
+from etcray_bench.load.messages import WATCH
+from etcray_bench.load.streaming import OpenStream, StreamConnection, connect_all, hold
+from etcray_bench.load.watch_load import CREATE_SECONDS_MAX
 
 WARM_UP_WATCHERS: Final = 500
 CREATIONS_UNDER_WAY: Final = 100
@@ -51,7 +52,7 @@ class IdleStream:
         self._keys = keys
         self._created = 0
         self._asked = 0
-        self._stream: OpenStream = connection.open(self)
+        self._stream: OpenStream = connection.open(WATCH, self)
 
     def begin(self) -> None:
         for _ in range(min(CREATIONS_UNDER_WAY, len(self._keys))):
@@ -109,7 +110,7 @@ def run_idle(
 async def _run_idle(
     endpoints: Sequence[str], watchers: int, streams: int, memory: Callable[[], dict[str, int]]
 ) -> IdleResult:
-    connections = await connect_streams(endpoints, max(len(endpoints), streams), WATCH_METHOD)
+    connections = await connect_all(endpoints, max(len(endpoints), streams))
     try:
         warm_up = Idle(min(streams, WARM_UP_WATCHERS))
         warm_up.begin(connections, [b"idle/warm-up/%08d" % number for number in range(WARM_UP_WATCHERS)])

@@ -13,66 +13,43 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
-from array import array
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
-import uvloop
-
-from etcray.client import Client
 from etcray_bench.load import watch_decoding
-from etcray_bench.load.closed_loop import DRAIN_SECONDS_MAX, CheckFailedError, percentiles
-from etcray_bench.load.connection import Connection, LogicalClient
-from etcray_bench.load.streaming import OpenStream, connect, connect_streams, hold
-from etcray_bench.load.workloads import KeySpace, Workload
+from etcray_bench.load.connection import Call
+from etcray_bench.load.errors import CheckFailedError, LoadError
+from etcray_bench.load.keys import KeySpace, Values
+from etcray_bench.load.ledger import Ledger
+from etcray_bench.load.messages import PUT, WATCH, Messages
+from etcray_bench.load.options import Load
+from etcray_bench.load.recorder import Recorder
+from etcray_bench.load.streaming import OpenStream, StreamConnection, connect, connect_all
+from etcray_storage.proto import rpc_pb2
 
-WATCH_METHOD: Final = "/etcdserverpb.Watch/Watch"
 TAILS_KEPT: Final = 4096
 CREATE_SECONDS_MAX: Final = 60.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WatchLoad:
-    """What to run."""
-
-    endpoints: Sequence[str]
-    watchers: int
-    writers: int
-    watchers_per_stream: int = 1
-    connections: int = 9
-    seconds: float = 5.0
-    warmup_seconds: float = 1.0
-    value_bytes: int = 256
-    keys: int = 1_000
-    prefix: bytes = b"watched/"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WatchResult:
-    """What came out. Latencies in milliseconds, over all deliveries of the measured time, exact."""
-
-    watchers: int
-    writers: int
-    events: int
-    seconds: float
-    events_per_second: float
-    puts_per_second: float
-    latency_ms: dict[str, float]
-    generator_cpu_us_per_event: float
-    events_checked: int
-    """In the whole run: every watcher's every event."""
-
-
-class Writer(LogicalClient):
+class WatchedWriter(Call):
     """Its put is over when nothing is `missing`: neither the answer nor any watcher's event."""
 
-    __slots__ = ("missing",)
+    __slots__ = ("_delivery", "key", "missing", "number", "sequence")
 
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
+    def __init__(self, delivery: Delivery, number: int) -> None:
+        super().__init__()
+        self._delivery = delivery
+        self.number = number
+        self.sequence = 0
+        """Of its next put."""
+        self.key = 0
+        """Of the one under way."""
         self.missing = 0
+
+    def answered(self, message: bytes, now: float) -> None:
+        self._delivery.put_done(self, rpc_pb2.PutResponse.FromString(message).header.revision, now)
+
+    def failed(self, error: str, now: float) -> None:
+        self._delivery.break_off(LoadError(f"a put failed: {error}"))
 
 
 class Batch:
@@ -80,7 +57,7 @@ class Batch:
 
     __slots__ = ("first", "last", "starts", "writers")
 
-    def __init__(self, first: int, writers: list[Writer], starts: list[float]) -> None:
+    def __init__(self, first: int, writers: list[WatchedWriter], starts: list[float]) -> None:
         self.first = first
         self.last = first + len(writers) - 1
         self.writers = writers
@@ -90,52 +67,60 @@ class Batch:
 class StreamReader:
     """The watchers of one stream; number i has watch id i."""
 
-    __slots__ = ("_load", "positions", "stream")
+    __slots__ = ("_delivery", "positions", "stream")
 
-    def __init__(self, load: Delivery, watchers: int, revision: int) -> None:
-        self._load = load
+    def __init__(self, delivery: Delivery, watchers: int, revision: int) -> None:
+        self._delivery = delivery
         self.positions = [revision] * watchers
         """The last revision that each watcher has got."""
         self.stream: OpenStream | None = None
 
     def received(self, message: bytes, now: float) -> None:
         watch_id, tail = watch_decoding.split(message)
-        batch = self._load.batches.get(tail)
+        batch = self._delivery.batches.get(tail)
         if batch is None:
             if not watch_decoding.has_events(tail):
-                self._load.control(tail)
+                self._delivery.control(tail)
                 return
-            batch = self._load.decode(tail)
+            batch = self._delivery.decode(tail)
         if batch.first != self.positions[watch_id] + 1:
             raise CheckFailedError(
                 f"watcher {watch_id} has got up to {self.positions[watch_id]}, and now {batch.first}"
             )
         self.positions[watch_id] = batch.last
-        self._load.delivered(batch, now)
+        self._delivery.delivered(batch, now)
 
 
 class Delivery:
-    """Runs one load. `at_edge` is called at the first and the last moment of the measured time."""
+    """Runs one load. Create it in a running loop; `revision` is the store's before it begins."""
 
-    def __init__(self, load: WatchLoad, revision: int, at_edge: Callable[[], None]) -> None:
-        self._load = load
+    def __init__(self, load: Load, ledger: Ledger, revision: int) -> None:
+        self.load = load
+        self._ledger = ledger
         self._revision = revision
-        self._at_edge = at_edge
-        space = KeySpace(load.prefix, max(load.keys, load.writers), load.writers, load.value_bytes)
-        self._workload = Workload("put", space)
-        self.writers = [Writer(number) for number in range(load.writers)]
+        self._space = KeySpace(load.prefix.encode(), load.key_bytes)
+        self._values = Values(load)
+        self._messages = Messages(self._space, self._values)
+        self.recorder = Recorder(is_open=False)
+        self.connections_lost = 0
+        self.conflicts = 0
+        self.writers = [WatchedWriter(self, number) for number in range(load.clients)]
         self.batches: dict[bytes, Batch] = {}
         self.readers: list[StreamReader] = []
         self._uncreated = load.watchers
-        loop = asyncio.get_running_loop()
-        self._created: asyncio.Future[None] = loop.create_future()
-        self._drained: asyncio.Future[None] = loop.create_future()
-        self._put_connection: Connection | None = None
-        self._since = math.inf
+        self._loop = asyncio.get_running_loop()
+        self._created: asyncio.Future[None] = self._loop.create_future()
+        self.broken: asyncio.Future[None] = self._loop.create_future()
+        self.drained: asyncio.Future[None] = self._loop.create_future()
+        self._connections: list[StreamConnection] = []
+        self._put_connection: StreamConnection | None = None
         self._stopping = False
-        self._active = 0
-        self._events = 0
-        self._latencies = array("d")
+        self._active = len(self.writers)
+
+    @property
+    def events(self) -> int:
+        """Every watcher's, in the whole run; each was checked."""
+        return sum(position - self._revision for reader in self.readers for position in reader.positions)
 
     # --- what the connections tell ---------------------------------------------------------------
 
@@ -150,14 +135,16 @@ class Delivery:
         """Check that the events are whole, and each the one that its writer waits for."""
         events = watch_decoding.decode(tail)
         writers = []
-        space = self._workload.space
         for number, (revision, key, value) in enumerate(events):
-            who, sequence = watch_decoding.read_stamp(value)
+            stamp = self._values.stamp_of(self._space.number(key), value)
+            who, sequence = stamp >> 32, stamp & 0xFFFFFFFF
+            if who >= len(self.writers):
+                raise CheckFailedError(f"event {revision}: there is no writer {who}")
             writer = self.writers[who]
             if revision != events[0][0] + number or sequence != writer.sequence - 1:
                 raise CheckFailedError(f"event {revision}: put {sequence} of writer {who} is not expected")
-            if (key, len(value)) != (space.key(who, sequence), space.value_bytes):
-                raise CheckFailedError(f"event {revision}: {key!r}, {len(value)} bytes")
+            if self._space.number(key) != writer.key:
+                raise CheckFailedError(f"event {revision}: {key!r} is not what writer {who} writes")
             writers.append(writer)
         batch = Batch(events[0][0], writers, [writer.started for writer in writers])
         if len(self.batches) >= TAILS_KEPT:
@@ -166,104 +153,88 @@ class Delivery:
         return batch
 
     def delivered(self, batch: Batch, now: float) -> None:
-        if now >= self._since:
-            self._events += len(batch.writers)
-            for start in batch.starts:
-                if start >= self._since:
-                    self._latencies.append(now - start)
+        self.recorder.delivered(batch.starts, now)
         for writer in batch.writers:
             writer.missing -= 1
             if not writer.missing:
                 self._next_put(writer)
 
-    def _answered(self, client: LogicalClient, now: float, error: str | None) -> None:
-        if error is not None:
-            raise CheckFailedError(f"a put failed: {error}")
-        assert isinstance(client, Writer), f"client {client.number} does not write"
-        client.missing -= 1
-        if not client.missing:
-            asyncio.get_running_loop().call_soon(self._next_put, client)
+    def put_done(self, writer: WatchedWriter, revision: int, now: float) -> None:
+        self._ledger.put(writer.key, revision, writer.number << 32 | writer.sequence - 1)
+        self.recorder.answered("put", writer.started, now)
+        writer.missing -= 1
+        if not writer.missing:
+            self._next_put(writer)
 
-    def _next_put(self, writer: Writer) -> None:
+    def _next_put(self, writer: WatchedWriter) -> None:
         assert self._put_connection is not None, "a put before there is a connection"
         if self._stopping:
             self._active -= 1
             if self._active == 0:
-                self._drained.set_result(None)
+                self.drained.set_result(None)
             return
-        message = self._workload.message(writer.number, writer.sequence)
+        writer.key = key = (writer.number + len(self.writers) * writer.sequence) % self.load.keys
+        message = self._messages.puts[writer.sequence % len(self._messages.puts)](
+            (key, key, writer.number, writer.sequence)
+        )
         writer.sequence += 1
-        writer.missing = 1 + self._load.watchers
-        self._put_connection.begin(writer, message)
+        writer.missing = 1 + self.load.watchers
+        self._put_connection.begin(writer, PUT, message)
 
     # --- the run ---------------------------------------------------------------------------------
 
-    async def run(self) -> WatchResult:
-        load = self._load
-        streams = await connect_streams(load.endpoints, load.connections, WATCH_METHOD)
-        self._put_connection = await connect(load.endpoints[0], self._workload.method, self._answered)
-        connections = [*streams, self._put_connection]
-        try:
-            for number in range(math.ceil(load.watchers / load.watchers_per_stream)):
-                count = min(load.watchers_per_stream, load.watchers - number * load.watchers_per_stream)
-                reader = StreamReader(self, count, self._revision)
-                self.readers.append(reader)
-                reader.stream = streams[number % len(streams)].open(reader)
-                for _ in range(count):
-                    end = load.prefix[:-1] + bytes((load.prefix[-1] + 1,))
-                    reader.stream.send(watch_decoding.creation(load.prefix, end, self._revision + 1))
-            await hold(connections, self._created, CREATE_SECONDS_MAX)
-            if not self._created.done():
-                raise CheckFailedError(f"{self._uncreated} watchers were not created")
-            self._active = len(self.writers)
-            for writer in self.writers:
-                self._next_put(writer)
-            await hold(connections, self._drained, load.warmup_seconds)
-            self._at_edge()
-            self._since = started = time.perf_counter()
-            cpu_started = time.process_time()
-            await hold(connections, self._drained, load.seconds)
-            self._since = math.inf
-            elapsed, cpu = time.perf_counter() - started, time.process_time() - cpu_started
-            self._at_edge()
-            self._stopping = True
-            await hold(connections, self._drained, DRAIN_SECONDS_MAX)
-        finally:
-            for connection in connections:
-                connection.close()
-        return self._result(elapsed, cpu, self._check())
+    async def connect(self) -> None:
+        """Until all watchers were created."""
+        load = self.load
+        streams = await connect_all(load.endpoints, max(len(load.endpoints), load.connections))
+        self._put_connection = await connect(load.endpoints[0])
+        self._connections = [*streams, self._put_connection]
+        for connection in self._connections:
+            connection.lost.add_done_callback(self._lost)
+        for number in range(math.ceil(load.watchers / load.watchers_per_stream)):
+            count = min(load.watchers_per_stream, load.watchers - number * load.watchers_per_stream)
+            reader = StreamReader(self, count, self._revision)
+            self.readers.append(reader)
+            reader.stream = streams[number % len(streams)].open(WATCH, reader)
+            for _ in range(count):
+                reader.stream.send(
+                    watch_decoding.creation(self._space.prefix, self._space.end, self._revision + 1)
+                )
+        await asyncio.wait(
+            [self._created, self.broken], timeout=CREATE_SECONDS_MAX, return_when=asyncio.FIRST_COMPLETED
+        )
+        if self.broken.done():
+            self.broken.result()
+        if not self._created.done():
+            raise LoadError(f"{self._uncreated} watchers were not created in {CREATE_SECONDS_MAX} s")
 
-    def _check(self) -> int:
-        """Every watcher has got every put; returns how many events that were."""
+    def begin(self, start: float) -> None:
+        for writer in self.writers:
+            self._next_put(writer)
+
+    def stop(self) -> None:
+        self._stopping = True
+
+    def break_off(self, error: BaseException) -> None:
+        if not self.broken.done():
+            self.broken.set_exception(error)
+
+    def _lost(self, lost: asyncio.Future[None]) -> None:
+        error = lost.exception()
+        if error is not None:
+            self.break_off(
+                error if isinstance(error, LoadError) else LoadError(f"a connection was lost: {error}")
+            )
+
+    def check(self) -> None:
+        """Every watcher has got every put."""
         puts = sum(writer.sequence for writer in self.writers)
         behind = sum(
             position != self._revision + puts for reader in self.readers for position in reader.positions
         )
         if behind or not puts:
             raise CheckFailedError(f"{behind} watchers have not got all of {puts} puts")
-        return puts * self._load.watchers
 
-    def _result(self, seconds: float, cpu_seconds: float, checked: int) -> WatchResult:
-        rate = self._events / seconds
-        return WatchResult(
-            watchers=self._load.watchers,
-            writers=self._load.writers,
-            events=self._events,
-            seconds=seconds,
-            events_per_second=rate,
-            puts_per_second=rate / self._load.watchers,
-            latency_ms=percentiles(self._latencies),
-            generator_cpu_us_per_event=cpu_seconds / max(1, self._events) * 1e6,
-            events_checked=checked,
-        )
-
-
-def run_watch_load(load: WatchLoad, at_edge: Callable[[], None] = lambda: None) -> WatchResult:
-    """Run and check one load, on a store to which nobody else writes; raises CheckFailedError."""
-    with Client(load.endpoints, timeout=30.0) as client:
-        revision = client.get_prefix(load.prefix, count_only=True).revision
-
-    async def run() -> WatchResult:
-        return await Delivery(load, revision, at_edge).run()
-
-    return uvloop.run(run())
+    def close(self) -> None:
+        for connection in self._connections:
+            connection.close()
