@@ -55,7 +55,16 @@ def free_ports(count: int) -> list[int]:
 class EtcdCluster:
     """Runs from `start` (or entering `with`) to `stop`. Process number i serves `endpoints[i]`."""
 
-    def __init__(self, directory: Path, *, members: int = 3, binary: Path | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        members: int = 3,
+        binary: Path | None = None,
+        process_group: int | None = None,
+    ) -> None:
+        """`process_group`: the one that its processes join; None: that of this process."""
+        self._process_group = process_group
         self._directory = directory
         self._binary = binary or find_etcd()
         ports = free_ports(2 * members)
@@ -97,6 +106,7 @@ class EtcdCluster:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                process_group=self._process_group,
             )
 
     def _await_leader(self, endpoint: str, deadline: float) -> None:

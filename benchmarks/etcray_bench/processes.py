@@ -1,14 +1,13 @@
-"""CPU seconds and memory of groups of processes, from /proc (Linux)."""
+"""CPU seconds and memory of processes, from /proc (Linux)."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-Groups = Mapping[str, Sequence[int]]
-"""A name for each group and the ids of its processes."""
+from etcray_bench.results.records import RoleUse
 
 _TICKS_PER_SECOND: Final = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
@@ -25,18 +24,29 @@ def cpu_seconds(process_id: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND
 
 
-def sample(groups: Groups) -> dict[str, float]:
-    return {name: sum(cpu_seconds(process_id) for process_id in ids) for name, ids in groups.items()}
+def private_bytes(process_id: int) -> int:
+    """What a process has in memory and shares with no other; 0 once it is gone."""
+    resident, shared = _memory_pages(process_id)
+    return (resident - shared) * _PAGE_BYTES
 
 
 def resident_bytes(process_id: int) -> int:
-    """What a process has in memory and shares with no other; 0 once it is gone."""
+    """What a process has in memory, what it shares with others included; 0 once it is gone."""
+    return _memory_pages(process_id)[0] * _PAGE_BYTES
+
+
+def _memory_pages(process_id: int) -> tuple[int, int]:
     try:
         fields = Path(f"/proc/{process_id}/statm").read_text().split()
     except (FileNotFoundError, ProcessLookupError):
-        return 0
-    return (int(fields[1]) - int(fields[2])) * _PAGE_BYTES
+        return 0, 0
+    return int(fields[1]), int(fields[2])
 
 
-def sample_memory(groups: Groups) -> dict[str, int]:
-    return {name: sum(resident_bytes(process_id) for process_id in ids) for name, ids in groups.items()}
+def use_of(processes: Sequence[int]) -> RoleUse:
+    """Of all of them together, so far and now."""
+    return RoleUse(
+        processes=len(processes),
+        cpu_seconds=sum(cpu_seconds(process_id) for process_id in processes),
+        resident_bytes=sum(resident_bytes(process_id) for process_id in processes),
+    )
