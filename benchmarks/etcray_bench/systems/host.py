@@ -82,7 +82,7 @@ class Host:
     def do_kill(self, process_id: int, node: str) -> dict[str, Any]:
         import ray
 
-        ray.get(ray_runtime.run_on(node, os.kill, process_id, signal.SIGKILL))
+        ray.get(ray_runtime.run_on(node, kill, process_id))
         return {}
 
     def do_slow(self, role: str, disk_ms: float, peer_ms: float) -> dict[str, Any]:
@@ -121,6 +121,11 @@ class Host:
 
         parts = ray.get(self._generators, timeout=COLLECT_SECONDS_MAX)
         return {"parts": base64.b64encode(pickle.dumps(parts)).decode()}
+
+
+def kill(process_id: int) -> None:
+    """Runs in a Ray task."""
+    os.kill(process_id, signal.SIGKILL)
 
 
 def import_generator() -> None:
