@@ -135,7 +135,8 @@ async def connect(endpoint: str) -> StreamConnection:
             raise ConnectError(f"nothing listens at {endpoint}: {error}") from error
         raise ConnectError(f"what listens at {endpoint} is not a gRPC server: {error}") from error
     finally:
-        if connection is not None and not connection.ready.done():
+        # A timeout has cancelled `ready`. What is not closed here, uvloop waits for when its loop is closed.
+        if connection is not None and (connection.ready.cancelled() or not connection.ready.done()):
             connection.close()
     return connection
 
