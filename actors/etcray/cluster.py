@@ -44,6 +44,17 @@ def _silent(_step: str) -> None:
     """For whoever does not want to hear."""
 
 
+def free_name(status: Callable[[], ClusterStatus], seconds: float) -> str:
+    """A name for a new member. The supervisor of a cluster that has just become ready may not have looked
+    at its members yet. Raises MembershipError if it does not within so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not (name := status().next_name):
+        if time.monotonic() > deadline:
+            raise MembershipError("the supervisor does not know its members yet: is there a leader?")
+        time.sleep(0.1)
+    return name
+
+
 class Cluster:
     """Made by `launch` or `connect`. Safe to share between threads.
 
@@ -241,7 +252,7 @@ class Cluster:
     ) -> MemberReport:
         """Add a member and start it. It becomes a voter once it has caught up, unless it is to stay a
         learner. The name must be new in the life of the cluster; None chooses one."""
-        name = name or self.status().next_name
+        name = name or free_name(self.status, timeout)
         if not NAME.fullmatch(name) or name == HISTORY_NAME:
             raise OptionsError(
                 f"{name!r} cannot be a member's name: use letters, digits, '.', '_' and '-', and not "
