@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,11 +17,21 @@ def run_directory(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["ETCRAY_RUN_DIR"] = str(tmp_path_factory.mktemp("run"))
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For several processes (`-n 2 --dist loadgroup`). Real clusters take every core there is, and some of
-    their tests share one: they are one group, which one process runs from beginning to end. Everything
-    else is grouped by file, so that what a file sets up is set up once."""
-    for item in items:
-        is_cluster = item.get_closest_marker("cluster") is not None or item.path.parent.name == "cluster"
-        item.add_marker(pytest.mark.xdist_group("cluster" if is_cluster else str(item.path)))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """For several processes (`-n 2`). Real clusters take every core there is, and some of their tests share
+    one: the files with such tests are one group, which one process runs from beginning to end. Every other
+    file goes to one process, so that what it sets up is set up once."""
+    from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
+
+    class ClustersTogether(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "clusters" if _starts_clusters(config.rootpath / file) else file
+
+    return ClustersTogether(config, log)
+
+
+@cache
+def _starts_clusters(file: Path) -> bool:
+    return file.parent.name == "cluster" or "pytest.mark.cluster" in file.read_text()
