@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from etcray.node.api import Outcome, ReadRequest, decode_read_reply, encode
+from etcray.node.api import Outcome, ProposeReply, ReadReply, ReadRequest, decode_read_reply, encode
 from etcray.spec import Timing
 from etcray_storage import limits
 from etcray_storage.commands import ReadKind, encode_batch
 from etcray_storage.proto.rpc_pb2 import RangeRequest, RangeResponse, RequestOp, TxnRequest, TxnResponse
+from etcray_storage.types import MemberId
 from tests.node.local_cluster import LocalCluster, put_batch, range_request, wait_for
 
 SESSION = 77
@@ -48,15 +49,22 @@ def test_a_batch_that_arrives_twice_is_applied_once(tmp_path: Path) -> None:
 
 def test_followers_refuse_proposals_and_name_the_leader(tmp_path: Path) -> None:
     with LocalCluster(tmp_path) as cluster:
-        leader = cluster.leader()
         cluster.open_session(SESSION)
-        cluster.wait_until_equal()  # so every follower has heard the leader
-        for member in cluster.board.members.values():
-            if member is not leader:
-                reply = member.propose(encode_batch(put_batch(SESSION, 1, {b"k": b"v"})))
-                assert (reply.outcome, reply.leader) == (Outcome.NOT_LEADER, leader.spec.id)
-                read = member.read(range_request(b"k", linearizable=True))
-                assert (read.outcome, read.leader) == (Outcome.NOT_LEADER, leader.spec.id)
+
+        def ask_followers() -> tuple[MemberId, list[ProposeReply | ReadReply]] | None:
+            leader = cluster.leader()
+            term = leader.status().term
+            cluster.wait_until_equal()  # so every follower has heard the leader
+            replies: list[ProposeReply | ReadReply] = []
+            for member in cluster.board.members.values():
+                if member is not leader:
+                    replies.append(member.propose(encode_batch(put_batch(SESSION, 1, {b"k": b"v"}))))
+                    replies.append(member.read(range_request(b"k", linearizable=True)))
+            is_same = cluster.leader() is leader and leader.status().term == term
+            return (leader.spec.id, replies) if is_same else None
+
+        leader_id, replies = wait_for(ask_followers, "a leader that stays while the followers are asked")
+        assert [(reply.outcome, reply.leader) for reply in replies] == [(Outcome.NOT_LEADER, leader_id)] * 4
 
 
 def test_everything_is_there_after_all_members_were_stopped(tmp_path: Path) -> None:
