@@ -2,7 +2,8 @@
 
 python -m tests.simulation --seeds 1000 [--from 0] [--jobs 2] [--profile lossy]
 python -m tests.simulation --seed 17            # one seed again, with its counts
-python -m tests.simulation --seeds 100000 --ray # over all CPUs of a Ray cluster
+python -m tests.simulation --seeds 100000 --ray # over all CPUs of the Ray cluster of this machine
+python -m tests.simulation --seeds 1000 --ray local       # of a Ray of its own; or of the one at HOST:PORT
 
 While it runs, a line says how far it is; a run that was ended goes on with --from the number in it.
 """
@@ -10,6 +11,7 @@ While it runs, a line says how far it is; a run that was ended goes on with --fr
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections import Counter
@@ -17,6 +19,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any, NamedTuple
 
+from etcray import ray_runtime
 from tests.simulation.profiles import PROFILES, profile_named
 from tests.simulation.simulation import run_seed
 
@@ -93,14 +96,17 @@ def _on_processes(first: int, count: int, jobs: int, profile: str) -> Iterator[R
         yield from pool.map(run_seeds, chunks, [profile] * len(chunks))
 
 
-def _on_ray(first: int, count: int, profile: str) -> Iterator[Report]:
+def _on_ray(first: int, count: int, profile: str, address: str) -> Iterator[Report]:
     import ray
 
-    ray.init(address="auto", runtime_env={"env_vars": {"PYTHONPATH": ":".join(sys.path)}})
-    task: Any = ray.remote(run_seeds)
-    waiting = [task.remote(chunk, profile) for chunk in _chunks(first, count)]
-    for report in waiting:
-        yield ray.get(report)
+    session = ray_runtime.start_own() if address == "local" else ray_runtime.join(address)
+    try:
+        environment = {"env_vars": {"PYTHONPATH": os.pathsep.join(sys.path)}}
+        task: Any = ray.remote(run_seeds).options(runtime_env=environment)
+        for report in [task.remote(chunk, profile) for chunk in _chunks(first, count)]:
+            yield ray.get(report)
+    finally:
+        ray_runtime.leave(session)
 
 
 def main() -> int:
@@ -109,7 +115,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=1000)
     parser.add_argument("--from", dest="first", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1, help="processes")
-    parser.add_argument("--ray", action="store_true", help="as tasks of the running Ray cluster")
+    parser.add_argument("--ray", nargs="?", const="auto", metavar="ADDRESS", help="as tasks of a Ray cluster")
     parser.add_argument("--profile", default="", choices=["", *(profile.name for _, profile in PROFILES)])
     options = parser.parse_args()
     if options.seed is not None:
@@ -120,7 +126,7 @@ def main() -> int:
         return 0
     began = time.monotonic()
     if options.ray:
-        reports = _on_ray(options.first, options.seeds, options.profile)
+        reports = _on_ray(options.first, options.seeds, options.profile, options.ray)
     else:
         reports = _on_processes(options.first, options.seeds, options.jobs, options.profile)
     total = _add_up(reports, began, options.first)
