@@ -117,3 +117,8 @@ def test_leases_of_a_run_do_not_outlive_it(etcd: EtcdCluster) -> None:
         result = run_load(short_load(etcd.endpoints[0], "lease-grant"))
         assert result.checked.leases > 0
         assert set(client.leases()) == before
+
+
+def test_a_load_of_leases_can_be_run_again_with_the_same_seed(server: str) -> None:
+    for _ in range(2):
+        assert run_load(short_load(server, "lease-grant")).failures == {}

@@ -65,7 +65,6 @@ class Kubernetes:
         zipfian = Zipfian(load.keys, load.zipfian_theta, draw)
         self._inserts = Inserts(operations, load.keys, part, parts, zipfian)
         self._ttl_seconds = load.lease_ttl_seconds
-        self._generator = generator
         self._lease = 0
         self._left_of_lease = 0
         self._created: deque[int] = deque()
@@ -100,7 +99,7 @@ class Kubernetes:
 
     def _grant(self) -> Steps:
         """The events that come meanwhile use the lease before."""
-        lease, ledger = new_lease(self._generator), self.operations.ledger
+        lease, ledger = new_lease(), self.operations.ledger
         try:
             answer = yield messages.LEASE_GRANT, messages.lease_grant(lease, self._ttl_seconds)
         except RequestFailedError:

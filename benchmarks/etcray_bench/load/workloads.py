@@ -8,6 +8,7 @@ F 50 % reads and 50 % read-modify-write, which is a read and a transaction here.
 from __future__ import annotations
 
 import random
+import secrets
 from bisect import bisect
 from collections.abc import Callable, Sequence
 from itertools import accumulate
@@ -107,7 +108,7 @@ def make_workload(load: Load, ledger: Ledger, part: int, parts: int, writers: Se
     space = KeySpace(load.prefix.encode(), load.key_bytes)
     operations = Operations(space, values, ledger, generator)
     if load.workload.startswith("lease"):
-        return Leases(load, operations, generator)
+        return Leases(load, operations)
     if load.workload == "kubernetes":
         from etcray_bench.load.kubernetes import Kubernetes
 
@@ -202,10 +203,9 @@ class Leases:
     """Grants, renewals and revocations. Lease numbers are chosen here: even of a grant whose answer got
     lost, it is known which lease it may have made."""
 
-    def __init__(self, load: Load, operations: Operations, generator: random.Random) -> None:
+    def __init__(self, load: Load, operations: Operations) -> None:
         self.operations = operations
         self._load = load
-        self._generator = generator
         self._held: dict[int, int] = {}
         """By writer, the lease that it has now."""
         self._stage: dict[int, int] = {}
@@ -226,7 +226,7 @@ class Leases:
         return "lease-revoke", self.revoke(writer, number)
 
     def grant(self, writer: Writer) -> Steps:
-        lease = new_lease(self._generator)
+        lease = new_lease()
         ledger = self.operations.ledger
         try:
             answer = yield messages.LEASE_GRANT, messages.lease_grant(lease, self._load.lease_ttl_seconds)
@@ -259,5 +259,6 @@ class Leases:
         ledger.delete(key, rpc_pb2.LeaseRevokeResponse.FromString(answer).header.revision)
 
 
-def new_lease(generator: random.Random) -> int:
-    return LEASE_MIN + generator.getrandbits(62)
+def new_lease() -> int:
+    """Not from the seed: a second run of a load must not ask for the leases that the first one left."""
+    return LEASE_MIN + secrets.randbits(62)
