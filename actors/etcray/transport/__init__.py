@@ -50,9 +50,9 @@ What it costs, and what is left
 -------------------------------
 Measured on two cores that others kept busy as well (a load of about 40), so wall times are the quickest of
 300. A frame of 300 bytes there and back: 15 us, and 9 us of CPU on either side for one sent and one
-received; of 20 kB 21 and 13 us. A cluster's CPU per put, next to Ray calls in the same run: 0.6 to 0.8 at 64
-clients, about 0.7 at 256; without clients 57 ms a second in place of 96, for heartbeats and the background.
-Of a single put of 256 bytes, each stage by itself::
+received; of 20 kB 21 and 13 us. On a quiet machine a cluster's CPU per put, of gateway and members, was 0.48
+of what it is with Ray calls in the same run with one client, 0.68 with 64 and with 256, 0.78 with 1,024.
+Of a single put of 256 bytes, each stage by itself, at its quickest::
 
     gateway's frame -> leader's reader thread            44 us     decode, propose, append written    94 us
     append -> follower's reader thread                   65        decode, step, wake the log writer 171
@@ -60,8 +60,9 @@ Of a single put of 256 bytes, each stage by itself::
     ack -> leader's reader thread                        58        step, commit, apply, answer       226
     answer -> gateway                                   102
 
-That makes 1.5 ms, of which the four ways by socket are 0.27, waking their readers included. DuckDB's INSERT
-and the sync are nearly half. The leader's own INSERT runs beside the follower's.
+Their sum is 1.5 ms, which no whole put reached: the quickest took 3.0, and one client on a quiet machine sees
+3.7 (p50). The four ways by socket are 0.27 of it, waking their readers included; DuckDB's INSERT and the sync are
+nearly half. The leader's own INSERT runs beside the follower's.
 
 Modules: `frames` and `handshake` are pure; `addresses` is where members listen, and dialling them; `line`
 sends on a connection without blocking; `peer_stream` is a member's stream to a peer, `server` what listens;
