@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
@@ -34,6 +35,9 @@ class MemberProcess(Process):
         self.host = host
         self.member: Member | None = None
         """Once it is open."""
+        self.is_being_introduced = False
+        self.is_introduction_due = False
+        """Something has changed meanwhile."""
 
     def wall_seconds(self) -> float:
         return 1.7e9 + self.world.now + self.host.wall_offset
@@ -183,17 +187,31 @@ class Hosts:
 
     def connect_all(self) -> None:
         """Tell every member how to call every other."""
-        running = [host for host in self.hosts.values() if host.is_open]
-        for host in running:
-            process = host.process
-            assert process is not None, "an open host has a process"
-            channels = {
-                other.id: Channel(self, host.name, other.process)
-                for other in running
-                if other.process is not None
-            }
-            process.spawn(lambda p=process, c=channels: open_member(p).connect(c), "connect")  # type: ignore[misc]
+        for host in self.hosts.values():
+            if host.is_open and host.process is not None:
+                self._introduce(host.process)
         self.on_members()
+
+    def _introduce(self, process: MemberProcess) -> None:
+        """One at a time, as the supervisor does it: see `Watched.introductions_awaited`."""
+        if process.is_being_introduced:
+            process.is_introduction_due = True
+            return
+        channels: dict[int, Any] = {
+            other.id: Channel(self, process.host.name, other.process)
+            for other in self.hosts.values()
+            if other.is_open and other.process is not None
+        }
+
+        def connect() -> None:
+            open_member(process).connect(channels)
+            process.is_being_introduced = False
+            if process.is_introduction_due:
+                process.is_introduction_due = False
+                self._introduce(process)
+
+        process.is_being_introduced = True
+        process.spawn(connect, "connect")
 
     # --- ending ---------------------------------------------------------------------------------
 

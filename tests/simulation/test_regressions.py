@@ -45,6 +45,13 @@ FOUND = (
         DRAWN,
         103476,
     ),
+    Found(
+        "1. A member is stopped. 2. Another one is created anew twice, and the stopped one is told of it "
+        "each time. 3. It goes on and takes the newer introduction first, then the older, and calls a "
+        "process that is gone for ever. Whoever has not answered an introduction is not given the next one.",
+        DRAWN,
+        106249,
+    ),
 )
 
 

@@ -90,8 +90,9 @@ class Keeper:
         self._on_news = on_news
         self._processes = ProcessWatch()
         self._news: queue.SimpleQueue[News] = queue.SimpleQueue()
-        self._introduction_due: float | None = None
-        """When to hand out the members' handles; None while everybody has them."""
+        self._introduction = 0
+        """Raised whenever there is somebody else to know of; whoever was introduced at a lower number has yet
+        to be told."""
 
     # --- what there is ------------------------------------------------------------------------
 
@@ -217,32 +218,43 @@ class Keeper:
 
     def _begin(self, watched: Watched) -> None:
         """An actor exists: know it, learn where it runs, and have it open."""
-        watched.process_id, watched.ray_node, watched.is_asked = 0, "", False
+        watched.forget_process()
+        watched.ray_node = ""
         generation = self.supervision.created(watched.name, time.monotonic())
         self._send(watched, generation, "locate", watched.handle.__ray_call__, ray_runtime.locate)
         self._send(watched, generation, "open", watched.handle.open)
 
     def introduce_soon(self) -> None:
         """There is another member, or one less."""
-        self._introduction_due = time.monotonic()
+        self._introduction += 1
 
     def _introduce(self, now: float) -> None:
-        """Give everybody who serves the handles of all members and of the history, once after each change.
+        """Give everybody who serves the handles of all members and of the history, after each change, and one
+        introduction at a time.
 
         A member that opens later makes this due when it does, so it is not left out."""
-        if self._introduction_due is None or self._introduction_due > now:
+        serving = self.serving()
+        untold = [
+            watched
+            for watched in serving
+            if watched.introduced < self._introduction
+            and not watched.introductions_awaited
+            and watched.introduce_after <= now
+        ]
+        if not untold:
             return
-        self._introduction_due = None
         known_members = members_of(self.watched)
         members: Handles = {m.spec.id: m.handle for m in known_members if m.handle is not None}
         streams = None
         if self._cluster().tuning.transport is Transport.DIRECT:
             streams = {int(m.spec.id): m.stream for m in known_members if m.stream is not None}
-        serving = self.serving()
         history = next((w.handle for w in serving if isinstance(w, WatchedHistory)), None)
         known = Known(members, streams, history)
-        for watched in serving:
-            for method, told in watched.introductions(known):
+        for watched in untold:
+            watched.introduced = self._introduction
+            introductions = watched.introductions(known)
+            watched.introductions_awaited = len(introductions)
+            for method, told in introductions:
                 self.call(watched, "introduce", method, told)
 
     def _ask(self, name: str, watched: Watched, now: float) -> None:
@@ -275,6 +287,8 @@ class Keeper:
         watched = self.watched[news.name]
         if news.call == "status":
             watched.is_asked = False
+        elif news.call == "introduce":
+            watched.introductions_awaited -= 1
         if news.error is not None:
             self._on_error(news, watched, news.error)
         elif news.call == "locate":
@@ -318,7 +332,8 @@ class Keeper:
         else:
             charge.problem = problem if failure is Failure.UNAVAILABLE else f"{news.call}: {problem}"
             if news.call == "introduce":
-                self._introduction_due = time.monotonic() + LOOP_INTERVAL_SECONDS
+                watched.introduced = 0
+                watched.introduce_after = time.monotonic() + LOOP_INTERVAL_SECONDS
 
     def _refused(self, watched: Watched, error: BaseException) -> None:
         """It cannot open. A damaged or lost disk is for the membership to deal with."""

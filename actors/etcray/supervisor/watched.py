@@ -91,6 +91,12 @@ class Watched(ABC):
         """A status call is under way: there is never more than one."""
         self.has_opened = False
         """Since this supervisor started."""
+        self.introduced = 0
+        """The number of the last introduction that it was given."""
+        self.introductions_awaited = 0
+        """Calls that introduce and are not answered. There is no second introduction meanwhile: a process
+        that was stopped would take both in any order when it goes on, and could end with the older one."""
+        self.introduce_after = 0.0
 
     def is_placed_on(self, node: str) -> bool:
         """Whether it runs on that Ray node."""
@@ -99,6 +105,7 @@ class Watched(ABC):
     def forget_process(self) -> None:
         """It has ended."""
         self.process_id, self.is_asked = 0, False
+        self.introduced, self.introductions_awaited, self.introduce_after = 0, 0, 0.0
 
     def check(self, cluster: ClusterSpec) -> None:  # noqa: B027
         """Before it is created on this machine: raises OperatingError if it could not open there."""

@@ -60,9 +60,9 @@ Of a single put of 256 bytes, each stage by itself, at its quickest::
     ack -> leader's reader thread                        58        step, commit, apply, answer       226
     answer -> gateway                                   102
 
-Their sum is 1.5 ms, which no whole put reached: the quickest took 3.0, and one client on a quiet machine sees
-3.7 (p50). The four ways by socket are 0.27 of it, waking their readers included; DuckDB's INSERT and the sync are
-nearly half. The leader's own INSERT runs beside the follower's.
+Their sum is 1.5 ms, which no whole put reached: the quickest took 3.0, and one client on a quiet machine
+sees 3.7 (p50). The four ways by socket are 0.27 of it, waking their readers included; DuckDB's INSERT and
+the sync are nearly half. The leader's own INSERT runs beside the follower's.
 
 Modules: `frames` and `handshake` are pure; `addresses` is where members listen, and dialling them; `line`
 sends on a connection without blocking; `peer_stream` is a member's stream to a peer, `server` what listens;
