@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,14 @@ import pytest
 
 
 @pytest.fixture(scope="session", autouse=True)
-def run_directory(tmp_path_factory: pytest.TempPathFactory) -> None:
+def run_directory() -> Iterator[None]:
     """Records of running clusters go to a folder of this test run: other runs, and the user's own
-    clusters, may have the same names. Set for the session, so that subprocesses inherit it."""
-    os.environ["ETCRAY_RUN_DIR"] = str(tmp_path_factory.mktemp("run"))
+    clusters, may have the same names. Set for the session, so that subprocesses inherit it.
+
+    Not in pytest's own: members have their sockets there, whose paths may have at most 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="etcray-run-", ignore_cleanup_errors=True) as directory:
+        os.environ["ETCRAY_RUN_DIR"] = directory
+        yield
 
 
 @pytest.hookimpl(optionalhook=True)

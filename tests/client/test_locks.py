@@ -203,20 +203,23 @@ def test_observer_sees_every_leader_and_every_proclamation(make_client: Maker, s
 
     def observe() -> None:
         news = observer.election("top").observe()
-        seen.extend(kv.text for kv in islice(news, 4))
+        for kv in islice(news, 4):
+            seen.append(kv.text)
+            looks.set()
         news.close()
 
+    looks = threading.Event()
     thread = threading.Thread(target=observe)
     thread.start()
     with store.election("top") as first:
         first.campaign("a")
+        assert looks.wait(30)  # who looks only after "b" was said learns of "b" first
         first.proclaim("b")
         first.proclaim("c")
     with store.election("top") as second:
         second.campaign("d")
         thread.join(10)
     assert not thread.is_alive()
-    # Who looks only after "b" was said learns of "b" first.
     assert seen == ["a", "b", "c", "d"]
 
 

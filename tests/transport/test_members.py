@@ -216,7 +216,9 @@ def test_more_calls_than_a_connection_may_have_cut_it(
 # --- where it listens -------------------------------------------------------------------------
 
 
-def test_sockets_are_in_a_directory_of_the_users_own(tmp_path: Path) -> None:
+def test_sockets_are_in_a_directory_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ETCRAY_RUN_DIR", str(tmp_path / ("x" * 100)))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     path = socket_path(MemberId(1), "/data/m1")
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     assert path == socket_path(MemberId(1), "/data/m1")
