@@ -25,10 +25,9 @@ from etcray_storage.commands import CommandKind
 from etcray_storage.limits import SQL_BODY_BYTES_MAX
 from etcray_storage.proto.rpc_pb2 import PutRequest
 from tests.gateway.serving import ServingGateway, until
+from tests.history.endless import ENDLESS
 from tests.history.local_history import Workload, serving_history
 from tests.node.local_cluster import LocalCluster
-
-ENDLESS = "SELECT count(*) FROM range(1000000000) a, range(1000000000) b"
 
 
 class ServiceChannel:

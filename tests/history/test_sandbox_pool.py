@@ -18,15 +18,21 @@ from etcray_storage.history.pool import QueryPool
 from etcray_storage.history.rows import empty_sides
 from etcray_storage.history.store import HistoryStore
 from etcray_storage.limits import HISTORY_QUERIES_WAITING_MAX
+from tests.history.endless import ENDLESS
 from tests.history.model import Model, open_store, rows_of
 
-ENDLESS = "SELECT count(*) FROM range(1000000000) a, range(1000000000) b"
 DEAF = "SELECT repeat('x', 1000000000) || repeat('y', 1000000000)"
 """One call that runs for seconds, or longer, and looks at nothing meanwhile."""
 
 
-def wait_until_busy(process_ids: list[int]) -> list[int]:
-    """Wait until each has worked for a while; gives them back."""
+def wait_until_busy(pool: QueryPool, *query_ids: str) -> list[int]:
+    """Wait until each query has a worker that works for a while; gives the workers back.
+
+    That a worker's process is busy does not say that it has a query: it is busy while it starts, too.
+    """
+    while None in (workers := [pool.worker_of(query_id) for query_id in query_ids]):
+        time.sleep(0.02)
+    process_ids = [worker for worker in workers if worker is not None]
     begun = {process_id: processor_ticks(process_id) for process_id in process_ids}
     while any(processor_ticks(process_id) < ticks + 20 for process_id, ticks in begun.items()):
         time.sleep(0.02)
@@ -137,7 +143,7 @@ def test_a_worker_that_is_killed_from_outside_takes_only_its_own_query_with_it(s
     with ThreadPoolExecutor(2) as threads:
         names = ("one", "two")
         running = {name: threads.submit(served.ask, ENDLESS, name=name, timeout_ms=60_000) for name in names}
-        victim, _ = wait_until_busy(served.pool.process_ids())
+        victim, _ = wait_until_busy(served.pool, *names)
         os.kill(victim, signal.SIGKILL)
         done, others = wait(running.values(), return_when=FIRST_COMPLETED)
         answers = [future.result() for future in done]
@@ -154,7 +160,7 @@ def test_a_query_that_no_worker_takes_is_told_that_they_are_busy(served: Served)
     with ThreadPoolExecutor(2) as threads:
         names = ("one", "two")
         running = [threads.submit(served.ask, ENDLESS, name=name, timeout_ms=60_000) for name in names]
-        wait_until_busy(served.pool.process_ids())
+        wait_until_busy(served.pool, *names)
         answer = served.ask("SELECT 1", timeout_ms=200)
         assert (answer.error_code, "all workers" in answer.error_message) == ("busy", True)
         for name in names:

@@ -12,10 +12,9 @@ import pytest
 from etcray.history.api import QueryReply, QueryRequest
 from etcray.history.service import HistoryService
 from etcray_storage.errors import DataDirectoryError, DataDirectoryInUseError
+from tests.history.endless import ENDLESS
 from tests.history.local_history import Workload, ask_sql, rows_from, serving_history
 from tests.node.local_cluster import LocalCluster, wait_for
-
-ENDLESS = "SELECT count(*) FROM range(1000000000) a, range(1000000000) b"
 
 
 @pytest.fixture(scope="module")

@@ -36,6 +36,8 @@ class EtcraySystem(System):
         self._roles: dict[str, list[int]] = {}
         self._status: dict[str, Any] = {}
         self._talking = threading.Lock()
+        self._killed = 0
+        """The process that was killed last. The status tells of it until the supervisor has noticed."""
         directory.mkdir(parents=True, exist_ok=True)
         self._log_path = directory / "host.log"
         arguments = [json.dumps({**asdict(spec), "data_dir": str(directory / "data"), "address": address})]
@@ -125,6 +127,7 @@ class EtcraySystem(System):
         if not leaders:
             raise SystemFailedError("there is no leader to be killed")
         victim = max(leaders, key=lambda member: member["term"])
+        self._killed = victim["process_id"]
         at = time.perf_counter()
         if self._address:
             self.ask("kill", process_id=victim["process_id"], node=victim["ray_node"])
@@ -139,7 +142,7 @@ class EtcraySystem(System):
         status = self.status()
         members = status["members"]
         leaders = {member["leader"] for member in members}
-        newest = [m["silent_seconds"] < 1.0 for m in members]
+        newest = [m["silent_seconds"] < 1.0 and m["process_id"] != self._killed for m in members]
         serving = all(member["phase"] == "serving" and member["ready"] for member in members)
         return bool(status["ready"]) and serving and all(newest) and len(leaders) == 1 and 0 not in leaders
 

@@ -268,6 +268,13 @@ class QueryPool:
         with self._mutex:
             return [process.process_id for process in self._processes.values()]
 
+    def worker_of(self, query_id: str) -> int | None:
+        """The process that this query was given to; None while it waits, and when it has ended."""
+        with self._mutex:
+            job = self._jobs.get(query_id)
+        process = job.process if job is not None else None
+        return process.process_id if process is not None else None
+
     def close(self) -> None:
         """Kill all workers; queries that run end with `unavailable`."""
         with self._mutex:
