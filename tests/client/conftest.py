@@ -23,29 +23,9 @@ from etcray.client import (
 )
 from etcray.client.requests import TxnParts
 from etcray_bench.etcd import EtcdCluster
-from tests.gateway.serving import ServingGateway
+from tests.servers import etcd, gateway, server
 
-
-@pytest.fixture(scope="session")
-def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdCluster]:
-    with EtcdCluster(tmp_path_factory.mktemp("etcd"), members=1) as cluster:
-        yield cluster
-
-
-@pytest.fixture(scope="session")
-def gateway() -> Iterator[ServingGateway]:
-    with ServingGateway() as serving:
-        yield serving
-
-
-@pytest.fixture(params=["etcd", "etcray"])
-def server(request: pytest.FixtureRequest) -> str:
-    """An endpoint of each: the client must not need to know which one it is."""
-    if request.param == "etcd":
-        cluster: EtcdCluster = request.getfixturevalue("etcd")
-        return cluster.endpoints[0]
-    serving: ServingGateway = request.getfixturevalue("gateway")
-    return serving.address
+__all__ = ["etcd", "gateway", "server"]
 
 
 @pytest.fixture

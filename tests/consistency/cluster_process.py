@@ -16,10 +16,10 @@ It launches the cluster and then answers one JSON line on stdin with one on stdo
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -29,6 +29,7 @@ from etcray import Cluster
 from etcray.launch import LaunchOptions, history_class
 from etcray.node import api
 from etcray.spec import RAY_NAMESPACE, member_actor_name
+from etcray_bench.systems.hosted import answer_lines, own_stdout, say
 from etcray_storage.commands import ReadKind
 from etcray_storage.proto import rpc_pb2 as rpc
 from tests.consistency.fault_files import FAULTS_VARIABLE
@@ -40,14 +41,13 @@ CALL_SECONDS_MAX = 10.0
 CHANGE_SECONDS_MAX = 60.0
 PAGE_REVISIONS = 5_000
 PAGE_BYTES = 4 * 2**20
-ANSWERS: TextIO = sys.stdout
 
 
 class BehindError(Exception):
     """The member has not applied that far, or does not answer."""
 
 
-def serve(directory: Path, nodes: int, gateways: int, port: int) -> None:
+def serve(answers: TextIO, directory: Path, nodes: int, gateways: int, port: int) -> None:
     assert os.environ[FAULTS_VARIABLE], "members would not know where their faults are"
     options = LaunchOptions(
         name=NAME, nodes=nodes, gateways=gateways, data_dir=str(directory), listen=f"127.0.0.1:{port}"
@@ -56,25 +56,8 @@ def serve(directory: Path, nodes: int, gateways: int, port: int) -> None:
         options, factories=(faulty_member_class, faulty_gateway_class, history_class)
     ) as cluster:
         cluster.wait_ready(120.0)
-        say({"ready": True})
-        for line in sys.stdin:
-            command = json.loads(line)
-            try:
-                say(answer(cluster, command))
-            except Exception as error:
-                say({"error": f"{type(error).__name__}: {error}"})
-
-
-def own_stdout() -> TextIO:
-    """The standard output for the answers alone: whatever else is printed goes where errors go."""
-    own = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    return own
-
-
-def say(thing: dict[str, Any]) -> None:
-    ANSWERS.write(json.dumps(thing) + "\n")
-    ANSWERS.flush()
+        say(answers, {"ready": True})
+        answer_lines(answers, partial(answer, cluster))
 
 
 def answer(cluster: Cluster, command: dict[str, Any]) -> dict[str, Any]:
@@ -147,5 +130,4 @@ def _dump(handle: Any, first: int, last: int) -> str:
 
 
 if __name__ == "__main__":
-    ANSWERS = own_stdout()
-    serve(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+    serve(own_stdout(), Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))

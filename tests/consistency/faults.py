@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
+from etcray_bench.systems.system import SystemFailedError
 from tests.consistency.fault_files import (
     ENTRIES_KEPT,
     SILENT,
@@ -28,7 +29,7 @@ from tests.consistency.fault_files import (
 )
 from tests.consistency.mix import EVERYTHING
 from tests.consistency.recorder import Clients, Truth
-from tests.consistency.running import ClusterProcessError, RunningCluster, is_gone
+from tests.consistency.running import RunningCluster, is_gone
 
 HEAL_SECONDS_MAX: Final = 240.0
 """A machine that is busy with other things takes a minute to start three members again."""
@@ -334,7 +335,7 @@ class Faults:
             try:
                 await self._cluster.change(do="resize", voters=self._cluster.nodes)
                 break
-            except ClusterProcessError:
+            except SystemFailedError:
                 if attempt == RESIZES_MAX - 1:
                     raise
         return told + disturbed
@@ -352,7 +353,7 @@ class Faults:
             added = (await self._cluster.change(do="add"))["added"]
             await self._cluster.change(do="remove", member=chosen)
             return f"replaced {chosen} by {added}"
-        except ClusterProcessError as error:
+        except SystemFailedError as error:
             return f"tried to {what} ({chosen}): {error}"
 
     # --- looking --------------------------------------------------------------------------------

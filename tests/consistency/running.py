@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import shutil
 import signal
@@ -11,23 +10,19 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+from etcray_bench.systems.hosted import HostedProcess
+from etcray_bench.systems.system import SystemFailedError
 from tests.consistency.fault_files import FAULTS_VARIABLE, MISTAKE_VARIABLE
 
 ROOT: Final = Path(__file__).parents[2]
 STOP_SECONDS_MAX: Final = 60.0
 GONE_SECONDS_MAX: Final = 20.0
 STARTS_MAX: Final = 3
-
-
-class ClusterProcessError(Exception):
-    """The cluster's process has ended, or says that something cannot be done."""
 
 
 class RunningCluster:
@@ -43,10 +38,8 @@ class RunningCluster:
         self._port = free_ports(gateways)
         # Ray's socket paths must be short, so this is not in the data directory.
         self._ray_directory = tempfile.mkdtemp(prefix="etcray-c-", dir="/tmp")
-        self._process: subprocess.Popen[str] | None = None
-        self._talking = threading.Lock()
+        self._host: HostedProcess | None = None
         self._shim = compile_shim(directory)
-        self._log = (directory / "cluster.log").open("w")
         self.processes: set[int] = set()
         """Every process of the cluster that was ever seen."""
 
@@ -59,20 +52,19 @@ class RunningCluster:
         return self._shim is not None
 
     def start(self) -> None:
-        """Returns when it serves. Raises ClusterProcessError. Ray gives up starting after a fixed time,
+        """Returns when it serves. Raises SystemFailedError. Ray gives up starting after a fixed time,
         which a busy machine may exceed, so it gets several attempts."""
         for attempt in range(STARTS_MAX):
             try:
                 self._start()
                 return
-            except ClusterProcessError:
+            except SystemFailedError:
                 self.end()
                 if attempt == STARTS_MAX - 1:
                     raise
 
     def _start(self) -> None:
         environment = {
-            **os.environ,
             FAULTS_VARIABLE: str(self.faults),
             MISTAKE_VARIABLE: self._mistake,
             "ETCRAY_RAY_DIR": self._ray_directory,
@@ -81,39 +73,15 @@ class RunningCluster:
         if self._shim is not None:
             environment["LD_PRELOAD"] = str(self._shim)
         arguments = [str(self.directory / "data"), str(self.nodes), str(self._gateways), str(self._port)]
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.consistency.cluster_process", *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
-            env=environment,
-            cwd=ROOT,
-            start_new_session=True,
+        log_path = self.directory / "cluster.log"
+        self._host = HostedProcess(
+            "tests.consistency.cluster_process", arguments, environment, log_path, ROOT
         )
-        self._hear()
-
-    def _hear(self) -> dict[str, Any]:
-        assert self._process is not None
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise ClusterProcessError(f"it has ended; see {self._log.name}")
-        heard: dict[str, Any] = json.loads(line)
-        if "error" in heard:
-            raise ClusterProcessError(heard["error"])
-        return heard
+        self._host.hear()
 
     def _ask(self, **command: Any) -> dict[str, Any]:
-        with self._talking:
-            assert self._process is not None
-            assert self._process.stdin is not None
-            try:
-                self._process.stdin.write(json.dumps(command) + "\n")
-                self._process.stdin.flush()
-            except OSError as error:
-                raise ClusterProcessError(f"it has ended; see {self._log.name}") from error
-            return self._hear()
+        assert self._host is not None
+        return self._host.ask(**command)
 
     async def status(self) -> dict[str, Any]:
         heard = await asyncio.to_thread(self._ask, do="status")
@@ -134,7 +102,7 @@ class RunningCluster:
         return digest
 
     async def change(self, **command: Any) -> dict[str, Any]:
-        """A change of the membership, see `cluster_process`. Raises ClusterProcessError if it is refused or
+        """A change of the membership, see `cluster_process`. Raises SystemFailedError if it is refused or
         takes too long."""
         return await asyncio.to_thread(self._ask, **command)
 
@@ -145,38 +113,28 @@ class RunningCluster:
 
     def stop(self) -> None:
         """Cleanly if it can be, and in any case."""
-        process = self._process
-        if process is not None and process.poll() is None:
-            assert process.stdin is not None
-            process.stdin.close()  # which it takes for the end
-            try:
-                process.wait(STOP_SECONDS_MAX)
-            except subprocess.TimeoutExpired:
-                print("the cluster did not stop by itself", file=sys.stderr)
+        host = self._host
+        if host is not None and host.process.poll() is None and not host.end_input(STOP_SECONDS_MAX):
+            print("the cluster did not stop by itself", file=sys.stderr)
         self.end()
-        self._log.close()
         shutil.rmtree(self._ray_directory, ignore_errors=True)
 
     def end(self) -> None:
         """Kill whatever of it is left, by process id, children included."""
-        process, self._process = self._process, None
-        if process is None:
+        host, self._host = self._host, None
+        if host is None:
             return
-        session = process.pid
+        session = host.process.pid
         for process_id in {*members_of_session(session), *self.processes}:
             if belongs(process_id, self._ray_directory, str(self.directory), session):
                 _signal(process_id, signal.SIGKILL)
-        _signal(process.pid, signal.SIGKILL)
-        process.wait()
-        for pipe in (process.stdin, process.stdout):
-            assert pipe is not None
-            with suppress(OSError):  # what was not said yet has nobody to hear it
-                pipe.close()
+        _signal(session, signal.SIGKILL)
+        host.close()
         deadline = time.monotonic() + GONE_SECONDS_MAX
         while any(not is_gone(process_id) for process_id in self.processes):
             if time.monotonic() > deadline:
                 left = [p for p in self.processes if not is_gone(p)]
-                raise ClusterProcessError(f"processes {left} do not end")
+                raise SystemFailedError(f"processes {left} do not end")
             time.sleep(0.02)
         self.processes.clear()
 

@@ -24,13 +24,13 @@ from collections import deque
 from typing import Final
 
 from etcray_bench.load import messages, watch_decoding
-from etcray_bench.load.errors import CheckFailedError, LoadError, RequestFailedError
+from etcray_bench.load.errors import CheckFailedError, LoadError
 from etcray_bench.load.keys import KeySpace, Values, Zipfian
 from etcray_bench.load.ledger import NOTHING, Ledger
 from etcray_bench.load.operations import Operations, Steps, Writer
 from etcray_bench.load.options import Load
 from etcray_bench.load.streaming import OpenStream, StreamConnection, connect
-from etcray_bench.load.workloads import Inserts, Mix, Operation, new_lease
+from etcray_bench.load.workloads import Inserts, Mix, Operation
 from etcray_storage.proto import kv_pb2, rpc_pb2
 
 SHARES: Final = {
@@ -99,16 +99,7 @@ class Kubernetes:
 
     def _grant(self) -> Steps:
         """The events that come meanwhile use the lease before."""
-        lease, ledger = new_lease(), self.operations.ledger
-        try:
-            answer = yield messages.LEASE_GRANT, messages.lease_grant(lease, self._ttl_seconds)
-        except RequestFailedError:
-            ledger.uncertain_leases.add(lease)
-            raise
-        if lease != rpc_pb2.LeaseGrantResponse.FromString(answer).ID:
-            raise CheckFailedError(f"lease {lease:x} was asked for, and another one granted")
-        ledger.leases.add(lease)
-        self._lease = lease
+        self._lease = yield from self.operations.grant(self._ttl_seconds)
 
     def _event(self, writer: Writer) -> Steps:
         self._left_of_lease -= 1

@@ -8,6 +8,7 @@ that a write may have happened or not. What an answer must not say raises CheckF
 from __future__ import annotations
 
 import random
+import secrets
 from collections.abc import Callable, Generator
 from typing import Protocol
 
@@ -15,7 +16,7 @@ from etcray_bench.load import messages
 from etcray_bench.load.errors import CheckFailedError, RequestFailedError
 from etcray_bench.load.keys import KeySpace, Values
 from etcray_bench.load.ledger import Ledger
-from etcray_bench.load.messages import Messages, lease_varint, revision_varint
+from etcray_bench.load.messages import LEASE_MIN, Messages, lease_varint, revision_varint
 from etcray_storage.proto import kv_pb2, rpc_pb2
 
 Request = tuple[str, bytes]
@@ -23,6 +24,7 @@ Steps = Generator[Request, bytes, None]
 
 _put_response = rpc_pb2.PutResponse.FromString
 _range_response = rpc_pb2.RangeResponse.FromString
+_lease_grant_response = rpc_pb2.LeaseGrantResponse.FromString
 _txn_response = rpc_pb2.TxnResponse.FromString
 
 
@@ -164,6 +166,22 @@ class Operations:
             raise CheckFailedError(f"a read of {self.space.key(key)!r} was answered with {pair.key!r}")
         self.ledger.seen(key, pair.mod_revision, self.values.stamp_of(key, pair.value), floor)
 
+    # --- leases -----------------------------------------------------------------------------------
+
+    def grant(self, ttl_seconds: int) -> Generator[Request, bytes, int]:
+        """Returns the lease. Its number is chosen here: even of a grant whose answer got lost, it is known
+        which lease it may have made."""
+        lease = new_lease()
+        try:
+            answer = yield messages.LEASE_GRANT, messages.lease_grant(lease, ttl_seconds)
+        except RequestFailedError:
+            self.ledger.uncertain_leases.add(lease)
+            raise
+        if lease != _lease_grant_response(answer).ID:
+            raise CheckFailedError(f"lease {lease:x} was asked for, and another one granted")
+        self.ledger.leases.add(lease)
+        return lease
+
     # --- several keys -----------------------------------------------------------------------------
 
     def neighbours(self, page: messages.Filled, key: int, count: int, *, serializable: bool) -> Steps:
@@ -216,3 +234,8 @@ def _only_pair(response: rpc_pb2.TxnResponse, key: int) -> kv_pb2.KeyValue:
     if len(found) != 1:
         raise CheckFailedError(f"a read of key {key} was answered with {len(found)} pairs")
     return found[0]
+
+
+def new_lease() -> int:
+    """Not from the seed: a second run of a load must not ask for the leases that the first one left."""
+    return LEASE_MIN + secrets.randbits(62)

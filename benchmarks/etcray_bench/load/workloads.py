@@ -8,7 +8,6 @@ F 50 % reads and 50 % read-modify-write, which is a read and a transaction here.
 from __future__ import annotations
 
 import random
-import secrets
 from bisect import bisect
 from collections.abc import Callable, Sequence
 from itertools import accumulate
@@ -18,7 +17,7 @@ from etcray_bench.load import messages
 from etcray_bench.load.errors import CheckFailedError, RequestFailedError
 from etcray_bench.load.keys import KeySpace, Values, Zipfian, chooser
 from etcray_bench.load.ledger import Ledger
-from etcray_bench.load.messages import LEASE_MIN, lease_request
+from etcray_bench.load.messages import lease_request
 from etcray_bench.load.operations import Operations, Steps, Writer
 from etcray_bench.load.options import KEYS_MAX, Load
 from etcray_storage.proto import rpc_pb2
@@ -200,8 +199,7 @@ def _ycsb(
 
 
 class Leases:
-    """Grants, renewals and revocations. Lease numbers are chosen here: even of a grant whose answer got
-    lost, it is known which lease it may have made."""
+    """Grants, renewals and revocations."""
 
     def __init__(self, load: Load, operations: Operations) -> None:
         self.operations = operations
@@ -226,16 +224,7 @@ class Leases:
         return "lease-revoke", self.revoke(writer, number)
 
     def grant(self, writer: Writer) -> Steps:
-        lease = new_lease()
-        ledger = self.operations.ledger
-        try:
-            answer = yield messages.LEASE_GRANT, messages.lease_grant(lease, self._load.lease_ttl_seconds)
-        except RequestFailedError:
-            ledger.uncertain_leases.add(lease)
-            raise
-        if lease != rpc_pb2.LeaseGrantResponse.FromString(answer).ID:
-            raise CheckFailedError(f"lease {lease:x} was asked for, and another one granted")
-        ledger.leases.add(lease)
+        lease = yield from self.operations.grant(self._load.lease_ttl_seconds)
         self._held[writer.number] = lease
         self._stage[writer.number] = 0
 
@@ -257,8 +246,3 @@ class Leases:
             raise
         ledger.revoked.add(lease)
         ledger.delete(key, rpc_pb2.LeaseRevokeResponse.FromString(answer).header.revision)
-
-
-def new_lease() -> int:
-    """Not from the seed: a second run of a load must not ask for the leases that the first one left."""
-    return LEASE_MIN + secrets.randbits(62)

@@ -38,5 +38,6 @@ not have even that. Killing needs nothing special.
     system    the face: what both can do
     etcd_system, etcray_system
     host      etcray's process
+    hosted    the conversation with it, both ends
     slowed    members that can be made slow
 """

@@ -7,9 +7,6 @@ import json
 import os
 import pickle
 import signal
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -19,6 +16,7 @@ from typing import Any, Final
 from etcray_bench.load import Load, LoadResult, Part, conclude, prepare
 from etcray_bench.processes import private_bytes, use_of
 from etcray_bench.results.records import RoleUse
+from etcray_bench.systems.hosted import HostedProcess
 from etcray_bench.systems.spec import SystemSpec
 from etcray_bench.systems.system import System, SystemFailedError
 
@@ -35,56 +33,24 @@ class EtcraySystem(System):
         self._address = address
         self._roles: dict[str, list[int]] = {}
         self._status: dict[str, Any] = {}
-        self._talking = threading.Lock()
         self._killed = 0
         """The process that was killed last. The status tells of it until the supervisor has noticed."""
         directory.mkdir(parents=True, exist_ok=True)
-        self._log_path = directory / "host.log"
         arguments = [json.dumps({**asdict(spec), "data_dir": str(directory / "data"), "address": address})]
-        environment = {**os.environ, "ETCRAY_RUN_DIR": str(directory / "run")}
-        with self._log_path.open("a") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "etcray_bench.systems.host", *arguments],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                env=environment,
-                start_new_session=True,  # Ctrl-C is for the laboratory, which then tells the host
-            )
+        environment = {"ETCRAY_RUN_DIR": str(directory / "run")}
+        self._host = HostedProcess(
+            "etcray_bench.systems.host", arguments, environment, directory / "host.log"
+        )
         try:
-            self.endpoints = tuple(self._hear()["endpoints"])
+            self.endpoints = tuple(self._host.hear()["endpoints"])
             self.look()
         except BaseException:
             self.stop()
             raise
 
-    # --- the host ---------------------------------------------------------------------------------
-
     def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
-        """Raises SystemFailedError with the host's reason."""
-        with self._talking:
-            assert self._process.stdin is not None
-            try:
-                self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
-                self._process.stdin.flush()
-            except OSError as error:
-                raise SystemFailedError(f"the cluster's process has ended: {self._last_words()}") from error
-            return self._hear()
-
-    def _hear(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise SystemFailedError(f"the cluster's process has ended: {self._last_words()}")
-        heard: dict[str, Any] = json.loads(line)
-        if "error" in heard:
-            raise SystemFailedError(heard["error"])
-        return heard
-
-    def _last_words(self) -> str:
-        lines = [line for line in self._log_path.read_text(errors="replace").splitlines() if line.strip()]
-        return lines[-1] if lines else "it said nothing"
+        """See `host`. Raises SystemFailedError with the host's reason."""
+        return self._host.ask(do, **arguments)
 
     def status(self) -> dict[str, Any]:
         """As `etcray status --json`."""
@@ -174,13 +140,6 @@ class EtcraySystem(System):
     # --- ended ------------------------------------------------------------------------------------
 
     def stop(self) -> None:
-        process = self._process
-        if process.stdin is not None and not process.stdin.closed:
-            process.stdin.close()  # which the host takes for the end
-            try:
-                process.wait(STOP_SECONDS_MAX)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)  # Ray's processes die with it
-                process.wait()
-            assert process.stdout is not None
-            process.stdout.close()
+        if not self._host.end_input(STOP_SECONDS_MAX):
+            os.killpg(self._host.process.pid, signal.SIGKILL)  # Ray's processes die with it
+        self._host.close()

@@ -37,6 +37,7 @@ from etcray.spec import RAY_NAMESPACE, member_actor_name
 from etcray.status import ActorReport, SupervisorReport
 from etcray_bench.load import Load, Part, Prepared, run_part
 from etcray_bench.processes import use_of
+from etcray_bench.systems.hosted import answer_lines, own_stdout, say, say_error
 
 NAME: Final = "laboratory"
 READY_SECONDS: Final = 120.0
@@ -177,36 +178,25 @@ def options_of(spec: Mapping[str, Any]) -> LaunchOptions:
 
 
 def serve(spec: Mapping[str, Any], answers: TextIO) -> None:
-    def say(thing: dict[str, Any]) -> None:
-        answers.write(json.dumps(thing) + "\n")
-        answers.flush()
-
     try:
         cluster = Cluster.launch_with(options_of(spec), factories=factories_of(spec))
     except Exception as error:
-        say({"error": f"{type(error).__name__}: {error}"})
+        say_error(answers, error)
         return
     with cluster:
         try:
             cluster.wait_ready(READY_SECONDS)
             for number in range(spec["learners"]):
                 cluster.add_member(f"learner{number + 1}", learner=True)
-            say({"endpoints": list(cluster.endpoints)})
+            say(answers, {"endpoints": list(cluster.endpoints)})
         except Exception as error:
-            say({"error": f"{type(error).__name__}: {error}"})
+            say_error(answers, error)
             return
-        host = Host(cluster)
-        for line in sys.stdin:
-            try:
-                say(host.answer(json.loads(line)))
-            except Exception as error:
-                say({"error": f"{type(error).__name__}: {error}"})
+        answer_lines(answers, Host(cluster).answer)
 
 
 def main() -> None:
-    """The standard output is for the answers alone; whatever else is printed goes where errors go."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
+    answers = own_stdout()
     # Ray's socket paths must be short, so they cannot be below any directory that a user chooses.
     with tempfile.TemporaryDirectory(
         prefix="etcray-lab-", dir="/tmp", ignore_cleanup_errors=True
