@@ -48,7 +48,12 @@ class Verifier:
         self._checksum = Checksum(0)
         """Of the row before that."""
         self._goes_on = False
-        """The segment before was checked to its end in this pass."""
+        """The segment before was checked to its end, so this one must continue its chain. It was only if both
+        were there in one step:
+
+        1. A step ends in the middle of segment 2, or at the end of what it holds so far.
+        2. Segment 2 gets more rows, segment 3 begins, and a compaction removes 2.
+        3. The next step begins with 3. Nobody has seen the row that it follows."""
 
     def step(self) -> bool:
         """Check some more rows; True at the end of a pass, and the next step begins the next.
@@ -61,15 +66,17 @@ class Verifier:
                 return False
             engine, segments = found
             left = VERIFY_STEP_ROWS, VERIFY_STEP_BYTES
+            finished = 0
             for segment in segments:
                 if segment.number < self._segment:
                     continue
                 if segment.number > self._segment:
-                    self._goes_on = 0 < self._segment == segment.number - 1
+                    self._goes_on = 0 < finished == segment.number - 1
                     self._segment, self._row = segment.number, 0
                 left = self._check_some(engine, segment, *left)
                 if min(left) <= 0:
                     return False
+                finished = segment.number
         self._segment = 0
         return True
 
