@@ -53,17 +53,18 @@ def test_after_an_insert_that_failed_the_next_one_works(engine: Engine) -> None:
     assert engine.query("SELECT count(*) FROM duckdb_views() WHERE view_name = 'arrow_rows'") == [(0,)]
 
 
-def test_pandas_is_not_imported_for_members_and_stays_there_for_others() -> None:
+def test_arrow_is_small_in_members_and_pandas_stays_there_for_others() -> None:
     code = """
 import sys
 import pyarrow as pa
-from etcray_storage.engine import Engine, keep_pandas_out
-keep_pandas_out()
+from etcray_storage.engine import Engine, configure_arrow
+configure_arrow()
 engine = Engine.open(None)
 engine.execute("CREATE TABLE numbers (a BIGINT)")
 engine.insert("numbers", pa.table({"a": pa.array([1, 2, None])}))
 assert engine.query("SELECT count(*) FROM numbers") == [(3,)]
 print("pandas" in sys.modules)
+print(pa.default_memory_pool().backend_name)
 import pandas
 print(len(pandas.DataFrame({"a": [1, 2]})))
 """
@@ -71,4 +72,4 @@ print(len(pandas.DataFrame({"a": [1, 2]})))
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
-    assert done.stdout.split() == ["False", "2"]
+    assert done.stdout.split() == ["False", "system", "2"]

@@ -60,9 +60,9 @@ class HistoryActor:
     """The history's process. Created by the supervisor, which alone decides where and when."""
 
     def __init__(self, spec: bytes) -> None:
-        from etcray_storage.engine import keep_pandas_out
+        from etcray_storage.engine import configure_arrow
 
-        keep_pandas_out()
+        configure_arrow()
         from etcray.history.service import HistoryService
 
         cluster = decode_spec(spec)

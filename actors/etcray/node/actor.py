@@ -83,9 +83,9 @@ class MemberActor:
     """One member's process. Created by the supervisor, which alone decides where and when."""
 
     def __init__(self, spec: bytes, member_name: str) -> None:
-        from etcray_storage.engine import keep_pandas_out
+        from etcray_storage.engine import configure_arrow
 
-        keep_pandas_out()
+        configure_arrow()
         from etcray.node.member import Member
 
         cluster = msgspec.msgpack.decode(spec, type=ClusterSpec)

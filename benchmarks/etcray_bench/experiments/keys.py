@@ -13,7 +13,11 @@ class Keys(Experiment):
     question = "How fast are puts and ranges with 10,000 to 1,000,000 keys in the store?"
     variables = (
         Variable(
-            name="keys", values=(10_000, 100_000, 1_000_000), quick=(1_000, 10_000), about="keys in the store"
+            name="keys",
+            values=(10_000, 100_000, 1_000_000),
+            quick=(1_000, 10_000),
+            about="keys in the store",
+            in_turns=True,
         ),
         Variable(name="workload", values=("put", "range"), quick=("put",), about="workload"),
         Variable(name="clients", values=(256,), quick=(64,), about="clients"),
