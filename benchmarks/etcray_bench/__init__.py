@@ -32,6 +32,7 @@ three members share cores and a disk, so figures say who uses less, not what thr
     processes      CPU seconds and memory
     systems        clusters for experiments, etcray's and etcd's behind one face
     experiments    one module per question, and how a sweep goes
+    parts          what the parts of a put cost by themselves
     results        the DuckDB file that all of it is written to
     report         pages, comparisons, tables, from that file alone
 """

@@ -21,6 +21,7 @@ from tests.etcd_tools import etcd_program
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("laboratory")]
 
 SMALL: dict[str, dict[str, tuple[Value, ...]]] = {
+    "parts": {},
     "clients": {"clients": (4,)},
     "mixes": {"workload": ("ycsb-a",), "clients": (4,)},
     "reads": {"workload": ("range",), "clients": (4,)},

@@ -27,6 +27,7 @@ MODULES: Final = (
     "failover",
     "slow_member",
     "start",
+    "parts",
     "versus_etcd",
     "versus_etcd_watch",
     "versus_etcd_history",
