@@ -85,7 +85,7 @@ def append(puts: int, directory: Path) -> Part:
 
 
 def apply(puts: int, directory: Path) -> Part:
-    """One entry with a batch of puts to the state in memory. Its rows go to the tables with those of others."""
+    """One entry with a batch of puts to the state in memory; its rows to the tables with those of others."""
     tables = Tables.open(directory / "tables")
     machine = StateMachine(tables, [Member(MEMBER_ID, "solo", (), ())])
     machine.apply(entry_of(1, []))

@@ -33,9 +33,9 @@ class Parts(Experiment):
     quick_seconds = 1.0
     measures_alone = True
     caption = (
-        "Sync: 4 KiB to a file. Log append: an entry with the batch, durable. Apply: the same to memory, its rows "
-        "to the tables every 64 entries. Ray path: an actor is called with the batch, calls two others with it, "
-        "and answers when one of them has answered."
+        "Sync: 4 KiB to a file. Log append: an entry with the batch, durable. Apply: the same to memory, and "
+        "its rows to the tables every 64 entries. Ray path: an actor is called with the batch, calls two others "
+        "with it, and answers when one of them has answered."
     )
 
     def makes_sense(self, point: PointValues) -> bool:
