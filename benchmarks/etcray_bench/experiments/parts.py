@@ -34,8 +34,8 @@ class Parts(Experiment):
     measures_alone = True
     caption = (
         "Sync: 4 KiB to a file. Log append: an entry with the batch, durable. Apply: the same to memory, and "
-        "its rows to the tables every 64 entries. Ray path: an actor is called with the batch, calls two others "
-        "with it, and answers when one of them has answered."
+        "its rows to the tables every 64 entries. Ray path: an actor is called with it, calls two others "
+        "in turn, and answers when one of them has answered."
     )
 
     def makes_sense(self, point: PointValues) -> bool:
