@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,9 +12,10 @@ import pytest
 from etcray_storage.commands import Batch
 from etcray_storage.errors import StorageCorruptError
 from etcray_storage.limits import VERIFY_STEP_BYTES, VERIFY_STEP_ROWS
-from etcray_storage.log import Log, Record
+from etcray_storage.log import Log, Record, verification
 from etcray_storage.log.verification import Verifier as LogVerifier
 from etcray_storage.machine.machine import StateMachine
+from etcray_storage.mvcc import verification as tables_verification
 from etcray_storage.mvcc.rows import RevisionRow
 from etcray_storage.mvcc.tables import Tables
 from etcray_storage.mvcc.verification import Verifier as TablesVerifier
@@ -198,6 +200,34 @@ def test_memory_and_disk_that_differ_are_found(tmp_path: Path, damage: str) -> N
     tables.close()
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_sound_tables_are_never_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Whatever is written, compacted and rewritten between two steps."""
+    monkeypatch.setattr(tables_verification, "VERIFY_STEP_ROWS", 7)
+    monkeypatch.setattr(tables_verification, "_BATCH_ROWS", 3)
+    choices = random.Random(seed)
+    tables = Tables.open(tmp_path)
+    driver = machine_on(tables)
+    verifier = tables.verifier(driver.machine.find_difference)
+    passes = 0
+    for _ in range(300):
+        key = b"k%d" % choices.randrange(20)
+        if choices.random() < 0.8:
+            driver.put(key, os.urandom(3))
+        else:
+            driver.delete(key, b"k9")
+        if choices.random() < 0.1:
+            driver.compact(choices.randint(driver.machine.compact_revision + 1, driver.revision))
+        if choices.random() < 0.3:
+            write(tables, driver)
+            tables.maintain(force=choices.random() < 0.2)
+        passes += verifier.step()
+    assert passes > 5, "no pass came to an end"
+    tables.close()
+
+
 # --- the log ------------------------------------------------------------------------------------
 
 
@@ -233,6 +263,25 @@ def test_segments_that_go_while_a_pass_is_under_way_are_passed_over(tmp_path: Pa
     assert not (tmp_path / "log" / "log-000000000002.duckdb").exists()
     run_pass(verifier)
     run_pass(verifier)
+    log.close()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_sound_log_is_never_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Whatever happens between two steps, wherever in a segment the first of them ended."""
+    monkeypatch.setattr(verification, "VERIFY_STEP_ROWS", 3)
+    choices = random.Random(seed)
+    log = Log.open(tmp_path / "log", segment_rows=5)
+    verifier = log.verifier()
+    passes = 0
+    for _ in range(300):
+        append(log, choices.randint(0, 4), size=10)
+        if choices.random() < 0.3:
+            log.compact(Index(choices.randint(log.base_index, log.last_index)))
+        passes += verifier.step()
+    assert passes > 5, "no pass came to an end"
     log.close()
 
 
