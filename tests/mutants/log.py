@@ -12,6 +12,7 @@ _TEST_CRASH = "tests/storage/test_log_crash.py"
 _TEST_WRITER = "tests/storage/test_log_writer.py"
 _TEST_DIRECTORY = "tests/storage/test_data_directory.py"
 _TEST_RECOVERY = "tests/node/test_recovery.py"
+_TEST_VERIFICATION = "tests/storage/test_verification.py"
 
 MUTANTS = (
     Mutant(
@@ -190,6 +191,39 @@ MUTANTS = (
             ),
         ),
         (_TEST_DIRECTORY + "::test_creates_a_private_directory_and_counts_incarnations",),
+    ),
+    Mutant(
+        "the background check believes every row of the log",
+        "S20",
+        (Edit(_LOG + "verification.py", "        if row.checksum != expected:\n", "        if False:\n"),),
+        (_TEST_VERIFICATION + "::test_row_that_was_replaced_by_another_sound_row_is_found",),
+    ),
+    Mutant(
+        "the background check does not miss rows at a segment's end",
+        "S20",
+        (
+            Edit(
+                _LOG + "verification.py",
+                "        if self._row < end:\n            _refuse",
+                "        if False:\n            _refuse",
+            ),
+        ),
+        (_TEST_VERIFICATION + "::test_row_that_is_gone_is_found",),
+    ),
+    Mutant(
+        "what follows a segment that went while it was half checked looks damaged",
+        "S20",
+        (
+            Edit(
+                _LOG + "verification.py",
+                "self._goes_on = 0 < finished == segment.number - 1",
+                "self._goes_on = 0 < self._segment == segment.number - 1",
+            ),
+        ),
+        (
+            _TEST_VERIFICATION + "::test_segments_that_go_while_a_pass_is_under_way_are_passed_over",
+            _TEST_VERIFICATION + "::test_sound_log_is_never_called_damaged",
+        ),
     ),
     Mutant(
         "a member that promised things starts with an empty directory",
