@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 from etcray import Client, Cluster
 from etcray.cli.main import app, exit_code_of
+from tests.cluster.writers import wait_for
 
 pytestmark = pytest.mark.cluster
 
@@ -142,9 +143,15 @@ def test_export_writes_each_revision_once_and_whole(
 
 
 def test_history_status_names_revisions_and_source(cluster: Cluster) -> None:
+    def is_followed() -> bool:
+        history = cluster.status().history
+        return history is not None and history.is_following
+
+    wait_for(is_followed, "the history to follow")
     code, out, _ = run("", "history", "status", "--name", cluster.name, "--json")
     report = json.loads(out)
     assert (code, report["phase"], report["first_revision"]) == (0, "serving", 1)
+    assert report["source"] in [member.name for member in cluster.status().members]
 
 
 # --- the prompt -------------------------------------------------------------------------------

@@ -162,6 +162,20 @@ def test_the_leader_can_be_removed_and_never_comes_back(whole: Cluster) -> None:
     assert added.name != leader.name
 
 
+def test_the_status_names_a_leader_that_came_later_as_the_source_of_the_history(whole: Cluster) -> None:
+    added = whole.add_member()
+    whole.move_leader(added.name)
+    with whole.client() as client:
+        client.put("followed", "from the newest member")
+
+    def is_followed() -> bool:
+        history = whole.status().history
+        return history is not None and history.is_following and history.source == added.name
+
+    wait_for(is_followed, "the history to follow the newest member")
+    whole.remove_member(added.name)
+
+
 def test_what_makes_no_sense_is_refused(whole: Cluster, ctl: Etcdctl) -> None:
     with pytest.raises(MembershipError, match="no member 'nobody'"):
         whole.remove_member("nobody")

@@ -174,12 +174,14 @@ def test_a_damaged_store_is_filled_again_from_the_members(tmp_path: Path, damage
             assert rows_from(service, query) == before
 
 
-def test_the_status_tells_how_far_it_is(service: HistoryService, workload: Workload) -> None:
+def test_the_status_tells_how_far_it_is(
+    service: HistoryService, cluster: LocalCluster, workload: Workload
+) -> None:
     workload.run(5)
     rows_from(service, "SELECT 1")
     status = service.status()
     assert status.revision == workload.model.revision
-    assert (status.is_following, status.problem, status.source) == (True, "", "m1")
+    assert (status.is_following, status.problem, status.source) == (True, "", cluster.spec.members[0].id)
     assert status.rows == len(workload.changes)
     assert status.size_bytes > 0
     assert status.query_count > 0

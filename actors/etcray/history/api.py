@@ -58,8 +58,9 @@ class HistoryStatus(msgspec.Struct, frozen=True, kw_only=True):
     """How far that was behind the member that was asked last."""
     is_following: bool
     """False while it catches up, or finds no member to follow."""
-    source: str
-    """The member that gave the last rows; empty before the first."""
+    source: int
+    """The id of the member that gave the last rows; 0 before the first. Members come and go, and only the
+    supervisor knows all their names."""
     rows: int
     parts: int
     size_bytes: int

@@ -41,7 +41,7 @@ from etcray_storage.limits import (
     HISTORY_RESULT_ROWS,
     HISTORY_RESULT_ROWS_MAX,
 )
-from etcray_storage.types import MemberId
+from etcray_storage.types import NOBODY, MemberId
 
 QUERIES_MAX: Final = HISTORY_QUERY_WORKERS + HISTORY_QUERIES_WAITING_MAX
 EXIT_FATAL: Final = 70
@@ -197,18 +197,17 @@ class HistoryService:
         if opened is None:
             return HistoryStatus(
                 process_id=os.getpid(), revision=0, first_revision=0, lag_revisions=0, is_following=False,
-                source="", rows=0, parts=0, size_bytes=0, queries=running, query_count=count,
+                source=NOBODY, rows=0, parts=0, size_bytes=0, queries=running, query_count=count,
                 problem="it is not open", damage=[],
             )  # fmt: skip
         store, following = opened.store.status(), opened.following
-        names = {member.id: member.name for member in self._cluster.members}
         return HistoryStatus(
             process_id=os.getpid(),
             revision=store.position,
             first_revision=store.first_revision,
             lag_revisions=following.lag_revisions,
-            is_following=following.source in names and not following.problem,
-            source=names.get(following.source, ""),
+            is_following=following.source != NOBODY and not following.problem,
+            source=following.source,
             rows=store.rows,
             parts=store.parts,
             size_bytes=size_of(Path(self._spec.directory)),

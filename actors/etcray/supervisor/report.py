@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 
 import msgspec
 
@@ -19,7 +20,8 @@ from etcray_storage.types import NOBODY, MemberId
 def make_report(keeper: Keeper, spec: ClusterSpec, membership: str, next_name: str) -> ClusterStatus:
     """As of now; nobody is asked for it."""
     now = time.monotonic()
-    reports = [watched.report(_common(keeper, watched, now)) for watched in keeper.watched.values()]
+    names = {int(member.spec.id): member.name for member in members_of(keeper.watched)}
+    reports = [watched.report(_common(keeper, watched, names, now)) for watched in keeper.watched.values()]
     gateways = tuple(report for report in reports if isinstance(report, GatewayReport))
     histories = (report for report in reports if isinstance(report, HistoryReport))
     leader = find_leader(keeper)
@@ -40,13 +42,14 @@ def make_report(keeper: Keeper, spec: ClusterSpec, membership: str, next_name: s
     )
 
 
-def _common(keeper: Keeper, watched: Watched, now: float) -> Common:
+def _common(keeper: Keeper, watched: Watched, names: Mapping[int, str], now: float) -> Common:
     charge = keeper.supervision.charges[watched.name]
     return Common(
         phase=str(charge.phase),
         problem=charge.problem,
         restarts=charge.restarts,
         silent_seconds=round(keeper.supervision.silent_seconds(watched.name, now), 3),
+        member_names=names,
     )
 
 

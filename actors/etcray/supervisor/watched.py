@@ -7,7 +7,7 @@ What they have in common (create, introduce, ask, bury) is the `keeper`'s. A new
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
@@ -65,6 +65,8 @@ class Common:
     problem: str
     restarts: int
     silent_seconds: float
+    member_names: Mapping[int, str]
+    """By id: of all that there are now."""
 
 
 class Watched(ABC):
@@ -267,7 +269,7 @@ class WatchedHistory(Watched):
             first_revision=status.first_revision if status else 0,
             lag_revisions=status.lag_revisions if status else 0,
             is_following=status.is_following if status else False,
-            source=status.source if status else "",
+            source=common.member_names.get(status.source, "") if status else "",
             rows=status.rows if status else 0,
             size_bytes=status.size_bytes if status else 0,
             note=status.problem if status else "",
