@@ -14,7 +14,8 @@ Real clusters make histories:
 
     recorder           clients and the watch of everything (mix: what they ask; clients: gRPC at little cost;
                        messages: etcd's)
-    running            a cluster in a process of its own (cluster_process, faulty_member)
+    running            a cluster in a process of its own (cluster_process, faulty_member,
+                       faulty_streams)
     faults             what is done to it (fault_files, faulty_disk.c)
     dumps              whether all members hold the same, byte for byte
     campaign           one history under faults: python -m tests.consistency

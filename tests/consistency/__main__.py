@@ -30,6 +30,7 @@ def main() -> int:
     parser.add_argument("--rest", type=int, default=5_000, help="calls between two windows for the search")
     parser.add_argument("--mistake", default="", choices=["", *MUTANTS], help="that all members make")
     parser.add_argument("--nodes", type=int, default=3)
+    parser.add_argument("--transport", default="ray", choices=["ray", "direct"])
     parser.add_argument("--output", type=Path, help="a JSON line for each campaign is added to this file")
     arguments = parser.parse_args()
     faults = [kind for kind in arguments.faults.split(",") if kind]
@@ -45,6 +46,7 @@ def main() -> int:
             faults=faults,
             clients=arguments.clients,
             nodes=arguments.nodes,
+            transport=arguments.transport,
             rest_operations=arguments.rest,
             mistake=arguments.mistake,
         )

@@ -68,6 +68,8 @@ class Plan:
     gateways: int = 2
     rest_operations: int = 1_000
     """Calls between two moments of rest, at each of which a window for the search begins."""
+    transport: str = "ray"
+    """How members and gateways talk."""
     mistake: str = ""
     """That the members make, by its name in `tests.simulation.mutants`: it has to be found."""
 
@@ -77,6 +79,7 @@ class Result:
     """Figures of one campaign, as they are written down."""
 
     seed: int
+    transport: str
     ok: bool = False
     seconds: float = 0.0
     counts: dict[str, int] = field(default_factory=dict)
@@ -110,8 +113,8 @@ class Campaign:
     def __init__(self, plan: Plan, directory: Path, tell: Tell) -> None:
         self.plan = plan
         self._tell = tell
-        self.result = Result(plan.seed)
-        self.cluster = RunningCluster(directory, plan.nodes, plan.gateways, plan.mistake)
+        self.result = Result(plan.seed, plan.transport)
+        self.cluster = RunningCluster(directory, plan.nodes, plan.gateways, plan.mistake, plan.transport)
         self.clients = Clients(self.cluster.endpoints, plan.seed, plan.clients)
         self.truth = Truth(self.cluster.endpoints)
         self.faults = Faults(self.cluster, self.clients, self.truth, plan.seed)
@@ -260,7 +263,7 @@ def describe(result: Result) -> str:
     counts = Counter(result.counts)
     search = f"{result.windows_illegal} of {result.windows} windows illegal"
     rows = [
-        ("seed", result.seed),
+        ("seed", f"{result.seed}, {result.transport}"),
         ("operations", f"{counts['operations']:,} in {result.seconds} s"),
         ("of unknown outcome", f"{counts['unknown']}, {counts['unknown_applied']} of them applied"),
         ("revisions", f"{result.revisions:,}"),

@@ -1,6 +1,6 @@
 """A cluster in a process of its own, so that its Ray may be killed without the tester.
 
-    python -m tests.consistency.cluster_process DIRECTORY NODES GATEWAYS PORT
+    python -m tests.consistency.cluster_process DIRECTORY NODES GATEWAYS PORT TRANSPORT
 
 It launches the cluster and then answers one JSON line on stdin with one on stdout, until stdin ends:
 
@@ -47,10 +47,15 @@ class BehindError(Exception):
     """The member has not applied that far, or does not answer."""
 
 
-def serve(answers: TextIO, directory: Path, nodes: int, gateways: int, port: int) -> None:
+def serve(answers: TextIO, directory: Path, nodes: int, gateways: int, port: int, transport: str) -> None:
     assert os.environ[FAULTS_VARIABLE], "members would not know where their faults are"
     options = LaunchOptions(
-        name=NAME, nodes=nodes, gateways=gateways, data_dir=str(directory), listen=f"127.0.0.1:{port}"
+        name=NAME,
+        nodes=nodes,
+        gateways=gateways,
+        data_dir=str(directory),
+        listen=f"127.0.0.1:{port}",
+        transport=transport,
     )
     with Cluster.launch_with(
         options, factories=(faulty_member_class, faulty_gateway_class, history_class)
@@ -130,4 +135,4 @@ def _dump(handle: Any, first: int, last: int) -> str:
 
 
 if __name__ == "__main__":
-    serve(own_stdout(), Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+    serve(own_stdout(), Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), sys.argv[5])

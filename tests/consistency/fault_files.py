@@ -27,6 +27,9 @@ ENTRIES_KEPT: Final = 300
 
 SILENT: Final = "silent"
 
+LOOK_SECONDS: Final = 0.02
+"""How often somebody who waits looks whether a fault is over."""
+
 
 def member_place(member: int) -> str:
     return f"{member:x}"

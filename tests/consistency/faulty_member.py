@@ -5,6 +5,8 @@ takes, so the product knows nothing of them. What they suffer is said by files, 
 gateway's way to a member and the members' ways to each other are cut apart from each other, so that a leader
 may be cut off from its peers while some gateway still reaches it, and it alone.
 
+Where members talk by streams, these are cut in place of the calls (`faulty_streams`).
+
 Importing this module makes logs short, so that a member that was away for seconds needs a snapshot. That
 changes a limit of the whole process, so only a cluster's own processes may import it.
 """
@@ -16,7 +18,7 @@ import os
 import threading
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 from ray.exceptions import RayError
@@ -25,6 +27,7 @@ from etcray_storage import limits
 from tests.consistency.fault_files import (
     ENTRIES_KEPT,
     FAULTS_VARIABLE,
+    LOOK_SECONDS,
     MISTAKE_VARIABLE,
     SILENT,
     clock_file,
@@ -40,9 +43,10 @@ from etcray.gateway.actor import GatewayActor  # noqa: E402 - after the limit
 from etcray.node import opened  # noqa: E402
 from etcray.node.actor import MemberActor  # noqa: E402
 from etcray.spec import ClusterSpec  # noqa: E402
-
-LOOK_SECONDS: Final = 0.02
-"""How often somebody who waits looks whether a fault is over."""
+from tests.consistency.faulty_streams import (  # noqa: E402
+    make_gateway_streams_faulty,
+    make_member_streams_faulty,
+)
 
 
 class CutError(RayError):
@@ -58,6 +62,7 @@ class FaultyMember(MemberActor):
         self._id = next(member.id for member in members if member.name == member_name)
         self._faults = Path(os.environ[FAULTS_VARIABLE])
         vars(opened)["time"] = FaultyClock(clock_file(self._faults, self._id))
+        make_member_streams_faulty(self._faults, self._id)
         _plant(os.environ.get(MISTAKE_VARIABLE, ""))
 
     def set_peers(self, handles: dict[int, Any]) -> None:
@@ -134,6 +139,10 @@ class LinkMethod:
 
 class FaultyGateway(GatewayActor):
     """A real gateway behind links to members that can be cut."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        make_gateway_streams_faulty(Path(os.environ[FAULTS_VARIABLE]), self._spec.index)
 
     async def set_members(self, handles: dict[int, Any]) -> None:
         faults = Path(os.environ[FAULTS_VARIABLE])

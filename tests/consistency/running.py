@@ -28,10 +28,13 @@ STARTS_MAX: Final = 3
 class RunningCluster:
     """Start it with `start`; `stop` ends every process that `start` began."""
 
-    def __init__(self, directory: Path, nodes: int = 3, gateways: int = 2, mistake: str = "") -> None:
+    def __init__(
+        self, directory: Path, nodes: int = 3, gateways: int = 2, mistake: str = "", transport: str = "ray"
+    ) -> None:
         """Its members make the `mistake`, a name in `tests.simulation.mutants`."""
         self.directory = directory
         self._mistake = mistake
+        self._transport = transport
         self.faults = directory / "faults"
         self.faults.mkdir(parents=True)
         self.nodes, self._gateways = nodes, gateways
@@ -72,7 +75,8 @@ class RunningCluster:
         }
         if self._shim is not None:
             environment["LD_PRELOAD"] = str(self._shim)
-        arguments = [str(self.directory / "data"), str(self.nodes), str(self._gateways), str(self._port)]
+        numbers = [str(self.nodes), str(self._gateways), str(self._port)]
+        arguments = [str(self.directory / "data"), *numbers, self._transport]
         log_path = self.directory / "cluster.log"
         self._host = HostedProcess(
             "tests.consistency.cluster_process", arguments, environment, log_path, ROOT

@@ -22,6 +22,15 @@ def test_a_history_under_faults_is_strictly_serializable(tmp_path: Path) -> None
     assert result.windows > result.windows_undecided
 
 
+def test_a_history_over_streams_is_strictly_serializable(tmp_path: Path) -> None:
+    faults = ("kill", "pause", "cut", "gateway-cut", "deposed")
+    plan = campaign.Plan(seed=2, operations=10_000, faults=faults, clients=128, transport="direct")
+    result = campaign.run_campaign(plan, tmp_path / "results.jsonl")
+    assert result.ok, campaign.describe(result)
+    assert set(result.faults) == set(plan.faults)
+    assert result.comparisons >= len(faults)
+
+
 def test_members_hold_the_same_after_every_kill(tmp_path: Path) -> None:
     result = kill_cycles.run_cycles(10, seed=1, output=tmp_path / "cycles.jsonl")
     assert result.ok, kill_cycles.describe(result)

@@ -15,6 +15,7 @@ from tests.consistency import campaign
 pytestmark = pytest.mark.cluster
 
 
+@pytest.mark.parametrize("transport", ["ray", "direct"])
 @pytest.mark.parametrize(
     ("mistake", "fault", "found"),
     [
@@ -22,7 +23,9 @@ pytestmark = pytest.mark.cluster
         ("double apply on retry", "gateway-cut", {"double apply", "reordered writes", "phantom write"}),
     ],
 )
-def test_mistake_in_every_member_is_found(tmp_path: Path, mistake: str, fault: str, found: set[str]) -> None:
+def test_mistake_in_every_member_is_found(
+    tmp_path: Path, mistake: str, fault: str, found: set[str], transport: str
+) -> None:
     plan = campaign.Plan(
         seed=1,
         operations=1_000,
@@ -30,6 +33,7 @@ def test_mistake_in_every_member_is_found(tmp_path: Path, mistake: str, fault: s
         faults=(fault,),
         clients=64,
         rest_operations=10_000,
+        transport=transport,
         mistake=mistake,
     )
     result = campaign.run_campaign(plan, tmp_path / "results.jsonl")
