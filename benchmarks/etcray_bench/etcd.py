@@ -123,10 +123,15 @@ class EtcdCluster:
                 time.sleep(0.05)
 
     def signal(self, number: int, which: signal.Signals) -> None:
-        """Kill, pause (SIGSTOP) or resume (SIGCONT) one member."""
-        self._processes[number].send_signal(which)
+        """Kill, pause (SIGSTOP) or resume (SIGCONT) one member. Returns when it is gone, or stands still: on
+        a busy machine that takes longer than a request."""
+        process = self._processes[number]
+        process.send_signal(which)
         if which == signal.SIGKILL:
-            self._processes[number].wait()
+            process.wait()
+        elif which == signal.SIGSTOP:
+            while not _stands_still(process.pid):
+                time.sleep(0.001)
 
     def restart(self, number: int) -> None:
         """Start a member that was killed again, on its data. Returns before it serves."""
@@ -152,3 +157,12 @@ class EtcdCluster:
         traceback: TracebackType | None,
     ) -> None:
         self.stop()
+
+
+def _stands_still(process_id: int) -> bool:
+    """Stopped, or gone."""
+    try:
+        fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
+    except FileNotFoundError:
+        return True
+    return fields[0] in "TZX"
