@@ -16,6 +16,7 @@ Another variable names a mistake of `tests.simulation.mutants` that every member
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Final
 
@@ -63,3 +64,14 @@ def count_snapshots(directory: Path) -> int:
     """Pieces of snapshots that members have sent to each other."""
     file = snapshots_file(directory)
     return file.stat().st_size if file.exists() else 0
+
+
+async def pass_or_raise(file: Path, error: type[Exception]) -> None:
+    """Raises the error if this file cuts the way, at once or, if it is silent, when that is over."""
+    try:
+        is_silent = file.read_text() == SILENT
+    except FileNotFoundError:
+        return
+    while is_silent and file.exists():
+        await asyncio.sleep(LOOK_SECONDS)
+    raise error(f"{file} exists, or did when the call was made")

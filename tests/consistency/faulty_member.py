@@ -13,7 +13,6 @@ changes a limit of the whole process, so only a cluster's own processes may impo
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 import time
@@ -29,11 +28,11 @@ from tests.consistency.fault_files import (
     FAULTS_VARIABLE,
     LOOK_SECONDS,
     MISTAKE_VARIABLE,
-    SILENT,
     clock_file,
     cut_file,
     gateway_place,
     member_place,
+    pass_or_raise,
     snapshots_file,
 )
 
@@ -173,21 +172,10 @@ class GatewayLinkMethod:
         self._back = back
 
     async def remote(self, *arguments: bytes) -> Any:
-        await _pass(self._there)
+        await pass_or_raise(self._there, CutError)
         answer = await self._method.remote(*arguments)
-        await _pass(self._back)
+        await pass_or_raise(self._back, CutError)
         return answer
-
-
-async def _pass(file: Path) -> None:
-    """Raises CutError if the way is cut, at once or when that is over."""
-    try:
-        is_silent = file.read_text() == SILENT
-    except FileNotFoundError:
-        return
-    while is_silent and file.exists():
-        await asyncio.sleep(LOOK_SECONDS)
-    raise CutError(f"{file} exists, or did when the call was made")
 
 
 def faulty_member_class() -> type[Any]:

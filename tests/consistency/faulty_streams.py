@@ -6,7 +6,6 @@ its middle, so what a cut takes is told to the sender, as when a connection brea
 
 from __future__ import annotations
 
-import asyncio
 import os
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,10 @@ from etcray.transport.gateway_stream import StreamMemberChannel
 from etcray.transport.line import Line
 from etcray.transport.peer_stream import PeerStream, SnapshotStream
 from tests.consistency.fault_files import (
-    LOOK_SECONDS,
-    SILENT,
     cut_file,
     gateway_place,
     member_place,
+    pass_or_raise,
     snapshots_file,
 )
 
@@ -59,9 +57,9 @@ def make_gateway_streams_faulty(faults: Path, gateway: int) -> None:
 
     async def _call(self: StreamMemberChannel, kind: Kind, request: bytes) -> bytes:
         there = member_place(self._member)
-        await _pass(cut_file(faults, here, there))
+        await pass_or_raise(cut_file(faults, here, there), MemberUnreachableError)
         answer = await call(self, kind, request)
-        await _pass(cut_file(faults, there, here))
+        await pass_or_raise(cut_file(faults, there, here), MemberUnreachableError)
         return answer
 
     _replace(StreamMemberChannel, "_call", _call)
@@ -74,14 +72,3 @@ def _replace(owner: type[Any], name: str, function: Any) -> None:
 def _look(file: Path) -> None:
     if file.exists():
         raise PeerUnreachableError(f"{file} exists")
-
-
-async def _pass(file: Path) -> None:
-    """Raises MemberUnreachableError if the way is cut, at once or when that is over."""
-    try:
-        is_silent = file.read_text() == SILENT
-    except FileNotFoundError:
-        return
-    while is_silent and file.exists():
-        await asyncio.sleep(LOOK_SECONDS)
-    raise MemberUnreachableError(f"{file} exists, or did when the call was made")

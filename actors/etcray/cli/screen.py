@@ -168,7 +168,9 @@ def member_cells(member: MemberReport) -> list[str]:
 
 def history_cells(history: HistoryReport) -> list[str]:
     """Its name, what it holds, how far behind it is, and the revision."""
-    behind = "follows" if history.is_following else "does not follow"
+    behind = "does not follow" if history.note else "begins to follow"
+    if history.is_following:
+        behind = "follows"
     if history.lag_revisions:
         behind = f"{history.lag_revisions} behind"
     return [history.name, f"{history.size_bytes / 2**20:.1f} MiB", behind, str(history.revision)]
