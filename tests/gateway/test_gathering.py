@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from etcray.gateway.gathering import GATHER_MIN, HOLD_SECONDS_MAX, Gathering
+from etcray.gateway.gathering import HOLD_SECONDS_MAX, Gathering
+
+FURTHER_MIN = 64
 
 
 def gathering() -> Gathering:
-    return Gathering(batch_max=1000, in_flight_max=2)
+    return Gathering(further_min=FURTHER_MIN, batch_max=1000, in_flight_max=2)
 
 
 def test_first_request_leaves_at_once() -> None:
@@ -52,8 +54,8 @@ def test_wait_has_a_bound_whatever_the_last_round_took() -> None:
 
 def test_further_batch_leaves_when_it_is_worth_a_call_and_half_of_all() -> None:
     policy = gathering()
-    assert not policy.may_send(0.0, pending=GATHER_MIN - 1, in_flight=1)
-    assert policy.may_send(0.0, pending=GATHER_MIN, in_flight=1)
+    assert not policy.may_send(0.0, pending=FURTHER_MIN - 1, in_flight=1)
+    assert policy.may_send(0.0, pending=FURTHER_MIN, in_flight=1)
     assert not policy.may_send(0.0, pending=1000, in_flight=2)
     policy.answered(0.0, sent_at=0.0, count=5000, pending=0, unanswered=0)
     assert not policy.may_send(0.0, pending=999, in_flight=1)

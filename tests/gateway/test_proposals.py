@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from etcray.gateway.delivery import RESEND_SECONDS, SILENCE_SECONDS, Lane
-from etcray.gateway.gathering import GATHER_MIN
+from etcray.gateway.gathering import FURTHER_COMMANDS_MIN
 from etcray.gateway.proposals import REQUEST_SECONDS_MAX
 from etcray_storage import commands, limits
 from etcray_storage.commands import CommandKind
@@ -47,20 +47,23 @@ def test_idle_gateway_sends_at_once_and_busy_gateway_gathers() -> None:
     sim = opened()
     sim.put("a")
     sim.advance()
-    for number in range(GATHER_MIN - 1):
+    for number in range(FURTHER_COMMANDS_MIN - 1):
         sim.put(f"b{number}")
     sim.advance()
     assert len(sim.sends) == 1
-    sim.run_until_settled(1 + GATHER_MIN)
-    assert [len(commands.decode_batch(send.data).requests) for send in sim.sends] == [1, GATHER_MIN - 1]
+    sim.run_until_settled(1 + FURTHER_COMMANDS_MIN)
+    assert [len(commands.decode_batch(send.data).requests) for send in sim.sends] == [
+        1,
+        FURTHER_COMMANDS_MIN - 1,
+    ]
 
 
 def test_at_most_so_many_batches_are_in_flight() -> None:
     sim = opened()
     sim.put("0")
     sim.advance()
-    for wave in range(8):
-        for number in range(GATHER_MIN * 2**wave):
+    for wave in range(limits.BATCHES_IN_FLIGHT_MAX + 1):
+        for number in range(FURTHER_COMMANDS_MIN * 2**wave):
             sim.put(f"{wave}/{number}")
         sim.advance()
     assert len(sim.sends) == limits.BATCHES_IN_FLIGHT_MAX
@@ -104,18 +107,18 @@ def test_acknowledged_rises_only_over_answered_batches() -> None:
     sim.advance()
     stuck = sim.sends[0]
     sim.on_the_way.clear()
-    for number in range(GATHER_MIN):
+    for number in range(FURTHER_COMMANDS_MIN):
         sim.put(f"b{number}")
-    sim.run_until_settled(1 + GATHER_MIN)
-    for number in range(GATHER_MIN):
+    sim.run_until_settled(1 + FURTHER_COMMANDS_MIN)
+    for number in range(FURTHER_COMMANDS_MIN):
         sim.put(f"c{number}")
-    sim.run_until_settled(1 + 2 * GATHER_MIN)
+    sim.run_until_settled(1 + 2 * FURTHER_COMMANDS_MIN)
     sequence = commands.decode_batch(stuck.data).sequence
     behind = [commands.decode_batch(send.data) for send in sim.sends[1:]]
     assert [batch.sequence for batch in behind] == [sequence + 1, sequence + 2]
     assert [batch.acknowledged for batch in behind] == [sequence - 1, sequence - 1]
     sim.pass_time(RESEND_SECONDS)
-    sim.run_until_settled(2 + 2 * GATHER_MIN)
+    sim.run_until_settled(2 + 2 * FURTHER_COMMANDS_MIN)
     assert sim.version_of("a") == 1
 
 

@@ -11,7 +11,7 @@ from collections import deque
 from typing import Any, NamedTuple
 
 from etcray.gateway.delivery import Delivery, Lane
-from etcray.gateway.gathering import Gathering
+from etcray.gateway.gathering import FURTHER_READS_MIN, Gathering
 from etcray.gateway.proposals import REQUEST_SECONDS_MAX, Settled
 from etcray.node import api
 from etcray_storage import limits, wire
@@ -36,6 +36,7 @@ class KeepAlives:
     def __init__(self, delivery: Delivery) -> None:
         self._delivery = delivery
         self.gathering = Gathering(
+            further_min=FURTHER_READS_MIN,
             batch_max=limits.KEEP_ALIVE_BATCH_LEASES_MAX,
             in_flight_max=limits.KEEP_ALIVE_BATCHES_IN_FLIGHT_MAX,
         )

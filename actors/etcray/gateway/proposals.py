@@ -22,7 +22,7 @@ from collections import deque
 from typing import Any, Final, NamedTuple
 
 from etcray.gateway.delivery import Delivery, Lane
-from etcray.gateway.gathering import Gathering
+from etcray.gateway.gathering import FURTHER_COMMANDS_MIN, Gathering
 from etcray.tuning import DEFAULT_TUNING, Tuning
 from etcray_storage import commands, limits
 from etcray_storage.commands import BatchAnswer, CommandKind
@@ -82,7 +82,9 @@ class Proposals:
         self._delivery = delivery
         self._tuning = tuning
         self.gathering = Gathering(
-            batch_max=tuning.gateway_batch_requests, in_flight_max=tuning.gateway_batches_in_flight
+            further_min=FURTHER_COMMANDS_MIN,
+            batch_max=tuning.gateway_batch_requests,
+            in_flight_max=tuning.gateway_batches_in_flight,
         )
         self._rng = rng
         self._pending: deque[_Command] = deque()

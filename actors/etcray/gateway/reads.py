@@ -12,7 +12,7 @@ from collections import deque
 from typing import Any, NamedTuple
 
 from etcray.gateway.delivery import Delivery, Lane
-from etcray.gateway.gathering import Gathering
+from etcray.gateway.gathering import FURTHER_READS_MIN, Gathering
 from etcray.gateway.proposals import REQUEST_SECONDS_MAX, Settled
 from etcray.node import api
 from etcray.tuning import DEFAULT_TUNING, Tuning
@@ -42,7 +42,9 @@ class Reads:
         self._tuning = tuning
         self._linearizable = linearizable
         self.gathering = Gathering(
-            batch_max=tuning.gateway_read_batch_requests, in_flight_max=tuning.gateway_read_batches_in_flight
+            further_min=FURTHER_READS_MIN,
+            batch_max=tuning.gateway_read_batch_requests,
+            in_flight_max=tuning.gateway_read_batches_in_flight,
         )
         self._lane = Lane.READ_LINEARIZABLE if linearizable else Lane.READ_SERIALIZABLE
         self._pending: deque[_Read] = deque()
