@@ -13,10 +13,12 @@ from __future__ import annotations
 from typing import Final
 
 _UINT64_MASK: Final = (1 << 64) - 1
-_ONE_BYTE: Final = tuple(bytes((n,)) for n in range(128))
-_TWO_BYTES: Final = tuple(bytes((n & 0x7F | 0x80, n >> 7)) for n in range(1 << 14))
-_MORE: Final = tuple(bytes((n & 0x7F | 0x80, n >> 7 | 0x80)) for n in range(1 << 14))
-"""Looked up, because computing them byte by byte costs three times as much."""
+_SHORT_END: Final = 1 << 14
+_LONG_END: Final = 1 << 28
+_SHORT: Final = tuple(bytes((n,)) if n < 128 else bytes((n & 0x7F | 0x80, n >> 7)) for n in range(_SHORT_END))
+_MORE: Final = tuple(bytes((n & 0x7F | 0x80, n >> 7 | 0x80)) for n in range(_SHORT_END))
+"""Whole numbers of up to 14 bits, and the first 14 bits of longer ones. Looked up, because computing them
+byte by byte costs three times as much."""
 
 EMPTY_HEADER: Final = b"\x0a\x00"
 """Field 1 of a response: a header that is present and says nothing (an inner transaction's)."""
@@ -26,10 +28,8 @@ def varint(n: int) -> bytes:
     """A number as protobuf writes it. Negative ones become 64-bit two's complement: ten bytes."""
     if n < 0:
         n &= _UINT64_MASK
-    if n < 128:
-        return _ONE_BYTE[n]
-    if n < 16384:
-        return _TWO_BYTES[n]
+    if n < _SHORT_END:
+        return _SHORT[n]
     return _MORE[n & 0x3FFF] + varint(n >> 14)
 
 
@@ -76,22 +76,49 @@ def revision_header(revision: int) -> bytes:
 def key_value(
     key: bytes, create_revision: int, mod_revision: int, version: int, value: bytes, lease: int
 ) -> bytes:
-    """A serialized `mvccpb.KeyValue` with its fields in canonical order."""
-    parts = [
-        b"\x0a",
-        varint(len(key)),
-        key,
-        b"\x10",
-        varint(create_revision),
-        b"\x18",
-        varint(mod_revision),
-        b"\x20",
-        varint(version),
-    ]
+    """A serialized `mvccpb.KeyValue` with its fields in canonical order.
+
+    Every member makes one for every put: 1.2 us with a call of `varint` for each number, 0.45 without."""
+    key_size, value_size, create = len(key), len(value), create_revision
+    if (
+        lease
+        or not value
+        or key_size >= _SHORT_END
+        or value_size >= _SHORT_END
+        or not 0 <= version < _SHORT_END
+        or not 0 <= create <= mod_revision < _LONG_END
+    ):
+        return _rare_key_value(key, create_revision, mod_revision, version, value, lease)
+    return b"".join(
+        (
+            b"\x0a",
+            _SHORT[key_size],
+            key,
+            b"\x10",
+            _SHORT[create] if create < _SHORT_END else _MORE[create & 0x3FFF] + _SHORT[create >> 14],
+            b"\x18",
+            _SHORT[mod_revision]
+            if mod_revision < _SHORT_END
+            else _MORE[mod_revision & 0x3FFF] + _SHORT[mod_revision >> 14],
+            b"\x20",
+            _SHORT[version],
+            b"\x2a",
+            _SHORT[value_size],
+            value,
+        )
+    )
+
+
+def _rare_key_value(
+    key: bytes, create_revision: int, mod_revision: int, version: int, value: bytes, lease: int
+) -> bytes:
+    """The same for every pair that there can be."""
+    parts = [b"\x0a", varint(len(key)), key]
+    parts += [b"\x10", varint(create_revision), b"\x18", varint(mod_revision), b"\x20", varint(version)]
     if value:
-        parts += (b"\x2a", varint(len(value)), value)
+        parts += [b"\x2a", varint(len(value)), value]
     if lease:
-        parts += (b"\x30", varint(lease))
+        parts += [b"\x30", varint(lease)]
     return b"".join(parts)
 
 

@@ -34,6 +34,28 @@ def test_key_value_is_what_protobuf_writes(
         assert wire.key_value(key, create, mod, version, value, lease) == message.SerializeToString()
 
 
+EDGES = [1, 127, 128, (1 << 14) - 1, 1 << 14, (1 << 21) - 1, 1 << 21, (1 << 28) - 1, 1 << 28]
+
+
+@given(
+    st.sampled_from(EDGES) | st.integers(1, 1 << 30),
+    st.sampled_from(EDGES) | st.integers(1, 1 << 30),
+    st.sampled_from(EDGES) | st.integers(1, 1 << 15),
+    st.sampled_from([0, 0, 1, 1 << 62]),
+    st.sampled_from([1, 127, 128, 16383, 16384]),
+    st.sampled_from([0, 1, 127, 128, 16383, 16384]),
+)
+def test_a_pair_of_the_store_is_what_protobuf_writes(
+    one: int, other: int, version: int, lease: int, key_bytes: int, value_bytes: int
+) -> None:
+    create, mod = min(one, other), max(one, other)
+    key, value = b"k" * key_bytes, b"v" * value_bytes
+    message = KeyValue(
+        key=key, create_revision=create, mod_revision=mod, version=version, value=value, lease=lease
+    )
+    assert wire.key_value(key, create, mod, version, value, lease) == message.SerializeToString()
+
+
 @pytest.mark.parametrize("n", [0, 1, 127, 128, 16383, 16384, 1 << 21, 1 << 28, (1 << 64) - 1])
 def test_varint_is_what_protobuf_writes(n: int) -> None:
     assert wire.varint_field(1, n) == ResponseHeader(cluster_id=n).SerializeToString()

@@ -334,11 +334,13 @@ class StateMachine:
     # --- handlers -----------------------------------------------------------------------------
     def _put(self, request: PutRequest) -> bytes:
         self._refuse_write(needs_space=True)
-        validate.check_put(request)
-        check_put_applies(self._store, self.leases, request)
-        self._store.begin(self._clock.time_ms)
-        body = execute_put(self._store, request)
-        self._store.end()
+        store, lease = self._store, request.lease
+        if lease or request.ignore_value or request.ignore_lease or not request.key:
+            validate.check_put(request)
+            check_put_applies(store, self.leases, request)
+        store.begin(self._clock.time_ms)
+        body = execute_put(store, request)
+        store.end()
         return body
 
     def _delete_range(self, request: DeleteRangeRequest) -> bytes:

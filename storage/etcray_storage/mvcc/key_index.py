@@ -116,8 +116,9 @@ class KeyIndex:
                 found.append((record, main))
         return found
 
-    def put(self, key: bytes, value: bytes, main: int, lease: int) -> KeyRecord:
-        """Make `value` the newest revision of a key."""
+    def put(self, key: bytes, value: bytes, main: int, lease: int) -> tuple[KeyRecord, bytes]:
+        """Make `value` the newest revision of a key. Returns its record, and the pair that it replaced;
+        empty if there was none."""
         record = self._records.get(key)
         if record is None:
             pair = wire.key_value(key, main, main, 1, value, lease)
@@ -125,10 +126,11 @@ class KeyIndex:
             self._live.add(key)
             if lease:
                 self._attach(key, lease)
-            return record
+            return record, b""
         assert record.mod_revision < main, f"{key!r} changes twice in revision {main}"
         self._supersede(record, main)
-        if record.key_value:
+        previous = record.key_value
+        if previous:
             record.version += 1
         else:
             self._dead.remove(key)
@@ -143,7 +145,7 @@ class KeyIndex:
                 self._attach(key, lease)
             record.lease = lease
         record.key_value = wire.key_value(key, record.create_revision, main, record.version, value, lease)
-        return record
+        return record, previous
 
     def delete(self, key: bytes, range_end: bytes, main: int) -> list[bytes]:
         """End the life of all keys in a range; an empty `range_end` means the single key. Returns
@@ -252,10 +254,11 @@ class KeyIndex:
 
     def _supersede(self, record: KeyRecord, main: int) -> None:
         entry = record.mod_revision << 1 | (not record.key_value)
-        if record.history is None:
+        history = record.history
+        if history is None:
             record.history = array("q", (entry,))
         else:
-            record.history.append(entry)
+            history.append(entry)
         self._queue(record, main)
 
     def _queue(self, record: KeyRecord, main: int) -> None:

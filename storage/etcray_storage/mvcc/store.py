@@ -109,9 +109,7 @@ class Store:
     def put(self, key: bytes, value: bytes, lease: int) -> None:
         """Write a pair. The caller has checked everything: from here on nothing can fail."""
         main = self.revision + 1
-        known = self.index.get(key)
-        previous = known.key_value if known is not None else b""
-        record = self.index.put(key, value, main, lease)
+        record, previous = self.index.put(key, value, main, lease)
         self.changes.append(tuple.__new__(Change, (main, key, record.key_value, previous)))
         row = (
             main,
