@@ -42,6 +42,8 @@ _OWN_SETTINGS: Final = {
     "RAY_task_events_report_interval_ms": "0",
     "RAY_enable_metrics_collection": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Ray's own processes run with the jemalloc that it brings along, and pass it on to workers if asked to.
+    "RAY_LD_PRELOAD_ON_WORKERS": "1",
     # Ray kills workers when the machine's memory runs out, whoever uses it: supervisor first.
     "RAY_memory_monitor_refresh_ms": "0",
     # For the workers, what `_loopback` is for this process.

@@ -17,8 +17,12 @@ What it promises
 How it works
 ------------
 A record becomes one row, written by one INSERT that commits by itself: a third cheaper than BEGIN,
-INSERT, COMMIT; most of its cost is per commit and per column, hardly any per byte. Rows are only ever
-appended; each is one blob (`record`) with these fields:
+INSERT, COMMIT; most of its cost is per commit and per column, hardly any per byte. Of 0.45 ms of CPU for
+300 bytes the sync is 0.1, and 19 kB take 0.8; with half a segment of rows before it 0.2 more, because DuckDB
+reads a whole vector of rows again to write the newest one into its WAL. Tried, and no cheaper: an appender
+that is kept open, PREPARE and EXECUTE with a variable, blocks of 16 kB, a list of small blobs, and several
+rows of less than 4 kB (a tenth cheaper between 10 and 20 kB, dearer above). Rows are only ever appended; each
+is one blob (`record`) with these fields:
 
     sequence  term  vote  commit  first_index  last_index  checksum           payload
     7         3     1     41      42           43          of this and row 6  entries 42 and 43
