@@ -56,6 +56,20 @@ MUTANTS = (
         (_DRIVER + "a_promise_without_a_record_waits_for_the_record_under_way",),
     ),
     Mutant(
+        "a deadline that comes closer does not wake the timer",
+        "R14",
+        (
+            Edit(
+                _NODE + "driver.py",
+                "        if self._raft.next_deadline() < self._timer_due:\n",
+                "        if False:\n",
+            ),
+        ),
+        (
+            "tests/node/test_member.py::test_members_that_are_told_of_the_leaders_death_do_not_wait_for_the_timeout",
+        ),
+    ),
+    Mutant(
         "a read is answered before its index is applied",
         "R11",
         (

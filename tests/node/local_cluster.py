@@ -201,6 +201,13 @@ class LocalCluster:
         self.promote(member_id)
         return member_id
 
+    def campaign(self, member_id: MemberId) -> None:
+        """Have a member's time-out be over."""
+        opened = self.board.members[member_id]._opened
+        assert opened is not None
+        opened.driver._raft.state.election_deadline = 0.0
+        opened.driver._wake_timer.set()
+
     def wait_until_removed(self, member_id: MemberId) -> None:
         """Wait until the member itself knows it, and another one leads. Whoever stops it earlier may stop
         the cluster: of two members, the other one may know the removal's entry, and not yet that it is

@@ -220,7 +220,7 @@ PROFILES: tuple[tuple[float, Profile], ...] = (
 )
 
 
-SLOWER_ROUNDS: dict[str, float] = {"TIMER_STEP_SECONDS": 0.05, "LOG_TIP_SYNC_SECONDS": 0.25}
+SLOWER_ROUNDS: dict[str, float] = {"LOG_TIP_SYNC_SECONDS": 0.25}
 """How often threads look whether there is something to do: less often than in production, because that
 is what a seed costs most for. Deadlines are met as before."""
 

@@ -43,6 +43,8 @@ class Task(greenlet):
         self.wait_number = 0
         """Counts waits: a time-out that comes after its wait is over finds another number."""
         self.is_woken = False
+        self.is_parked = False
+        """It waits, and nothing has ended the wait yet."""
         self.is_done = False
         self.waiters: list[Task] = []
         """Tasks that join this one."""
@@ -226,6 +228,7 @@ class World:
         if timeout is not None:
             self.after(timeout / task.process.clock_rate, lambda: self._time_out(task, number))
         task.is_woken = False
+        task.is_parked = True
         self.hub.switch()
         self.current = task
         if task.process.is_dead:
@@ -233,16 +236,21 @@ class World:
         return task.is_woken
 
     def _time_out(self, task: Task, number: int) -> None:
-        if task.wait_number == number and not task.is_done:
-            task.wait_number += 1
-            task.process.make_runnable(task)
+        if task.wait_number == number and task.is_parked and not task.is_done:
+            self._end_wait(task)
+
+    @staticmethod
+    def _end_wait(task: Task) -> None:
+        task.is_parked = False
+        task.process.make_runnable(task)
 
     def wake(self, task: Task) -> None:
-        """End the wait of a parked task. To be called once for each wait."""
+        """End the wait of a task. To be called once for each wait. The wait may have timed out without the
+        task having gone on since, as in a process that was paused: then it was woken all the same."""
         if not task.is_done and not task.process.is_dead:
-            task.wait_number += 1
             task.is_woken = True
-            task.process.make_runnable(task)
+            if task.is_parked:
+                self._end_wait(task)
 
     def sleep(self, seconds: float) -> None:
         """In seconds of the world."""

@@ -100,6 +100,31 @@ def test_an_exception_in_a_task_stops_the_simulation() -> None:
         world.run(until=1.0)
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_a_waiter_that_is_woken_behind_its_timeout_is_not_woken_twice(seed: int) -> None:
+    """Both tasks are due when the process goes on; if the one that sets comes first, the other one's wait
+    is over already, and its next wait is none of the setter's business."""
+    world = make_world(seed)
+    process = Process(world, "p")
+    event, ended = Event(), list[float]()
+
+    def wait() -> None:
+        event.wait(1.0)
+        Event().wait(3.0)
+        ended.append(world.now)
+
+    def set_it() -> None:
+        world.sleep(1.0)
+        event.set()
+
+    process.spawn(wait, "waiter")
+    process.spawn(set_it, "setter")
+    world.after(0.5, process.pause)
+    world.after(2.0, process.resume)
+    world.run(until=10.0)
+    assert ended == [5.0]
+
+
 def test_a_paused_process_does_nothing_until_it_is_resumed() -> None:
     world = make_world(5)
     process = Process(world, "p")

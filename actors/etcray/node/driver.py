@@ -36,6 +36,7 @@ Nothing in here needs a thread: `begin` and `tick` are enough to run a core unde
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -62,8 +63,8 @@ from etcray_storage.types import (
     Term,
 )
 
-TIMER_STEP_SECONDS: Final = 0.02
-"""The timer looks at least this often, because a deadline can move closer while it sleeps."""
+TIMER_STEP_SECONDS: Final = 0.001
+"""The timer never looks sooner than this after it has looked."""
 
 
 class RecordWriter(Protocol):
@@ -117,8 +118,12 @@ class Driver:
         self._membership_index = Index(0)
         """The core knows the membership as of here: what is reported of an earlier entry is old."""
         self._retired = False
-        self._closed = threading.Event()
+        self._closed = False
         self._timer = threading.Thread(target=self._run_timer, name="raft-timer", daemon=True)
+        self._timer_due = -math.inf
+        """When the timer will look again if nobody wakes it; without one, nobody has to."""
+        self._wake_timer = threading.Event()
+        """Set when a deadline has moved to before `_timer_due`."""
 
     def begin(self, peers: Peers) -> None:
         """Begin to take part. What the core already knows to be committed is applied first."""
@@ -143,7 +148,8 @@ class Driver:
             waiter.resolve(None)
 
     def close(self) -> None:
-        self._closed.set()
+        self._closed = True
+        self._wake_timer.set()
         if self._timer.is_alive():
             self._timer.join()
         with self._mutex:
@@ -268,21 +274,31 @@ class Driver:
             return self._raft.status()
 
     def tick(self) -> float:
-        """Do what is due, and return in how many seconds the next thing will be."""
+        """Do what is due, and return in how many seconds the next thing will be; infinite if nothing
+        will before somebody brings news."""
         with self._mutex:
-            now = self._clock()
-            if self._retired:
-                return TIMER_STEP_SECONDS
-            if now >= self._raft.next_deadline():
-                self._raft.tick(now)
-                self._perform()
-            return self._raft.next_deadline() - now
+            return self._tick()
+
+    def _tick(self) -> float:
+        now = self._clock()
+        if self._retired:
+            return math.inf
+        if now >= self._raft.next_deadline():
+            self._raft.tick(now)
+            self._perform()
+        return self._raft.next_deadline() - now
 
     def _run_timer(self) -> None:
+        """Sleeps until the next deadline, which mostly moves away meanwhile: with each message of the
+        leader, with each append of an own. It may also come closer: the leader is suspected, this member
+        begins to lead. Then `_perform` wakes it."""
         try:
-            while not self._closed.is_set():
-                pause = self.tick()
-                self._closed.wait(min(max(pause, 0.001), TIMER_STEP_SECONDS))
+            while not self._closed:
+                with self._mutex:
+                    pause = max(self._tick(), TIMER_STEP_SECONDS)
+                    self._timer_due = self._clock() + pause
+                self._wake_timer.wait(None if math.isinf(pause) else pause)
+                self._wake_timer.clear()  # before the look: what is set from here on is seen by the next wait
         except BaseException as e:
             self._on_failure(e)
             raise
@@ -292,6 +308,8 @@ class Driver:
     def _perform(self) -> None:
         while self._raft.has_ready():
             self._perform_one(self._raft.ready())
+        if self._raft.next_deadline() < self._timer_due:
+            self._wake_timer.set()
 
     def _perform_one(self, ready: Ready) -> None:
         peers = self._peers
