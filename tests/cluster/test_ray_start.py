@@ -1,4 +1,4 @@
-"""A Ray that does not come up in time is ended, and started once more."""
+"""The Ray that is started for a cluster. One that does not come up in time is ended, and started again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ray.exceptions import ActorDiedError, RayTaskError
 
-from etcray import ray_runtime
+from etcray import Cluster, ray_runtime
 from etcray.errors import RayError
 from etcray.ray_runtime import RaySession
 
@@ -72,3 +72,13 @@ def test_an_actor_that_cannot_be_created_says_why() -> None:
     assert ray_runtime.problem_of(raised) == "ModuleNotFoundError: No module named 'duckdb'"
     assert ray_runtime.problem_of(ActorDiedError()).startswith("The actor died unexpectedly")
     assert ray_runtime.problem_of(ValueError()) == "ValueError"
+
+
+@pytest.mark.cluster
+@pytest.mark.filterwarnings("default")
+def test_members_and_gateways_have_the_allocator_that_ray_brings_along(cluster: Cluster) -> None:
+    status = cluster.status()
+    actors = (*status.members, *status.gateways)
+    assert len(actors) == 4
+    for actor in actors:
+        assert "libjemalloc" in Path(f"/proc/{actor.process_id}/maps").read_text()

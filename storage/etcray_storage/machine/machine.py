@@ -335,6 +335,7 @@ class StateMachine:
     def _put(self, request: PutRequest) -> bytes:
         self._refuse_write(needs_space=True)
         store, lease = self._store, request.lease
+        # No other put can fail these checks, and most puts are such others.
         if lease or request.ignore_value or request.ignore_lease or not request.key:
             validate.check_put(request)
             check_put_applies(store, self.leases, request)
