@@ -46,7 +46,7 @@ _OWN_SETTINGS: Final = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # Ray's own processes run with the jemalloc that it brings along, and pass it on to workers if asked to.
     "RAY_LD_PRELOAD_ON_WORKERS": "1",
-    # Ray's 100 KiB is less than a batch of 400 puts. With 155 kB a call takes 2.9 ms through the object store,
+    # Ray's 100 KiB are less than a batch of 400 puts. With 155 kB a call takes 2.9 ms by the object store,
     # 1.2 without.
     "RAY_max_direct_call_object_size": str(INLINE_BYTES),
     # Ray kills workers when the machine's memory runs out, whoever uses it: supervisor first.

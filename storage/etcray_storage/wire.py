@@ -19,6 +19,8 @@ _SHORT: Final = tuple(bytes((n,)) if n < 128 else bytes((n & 0x7F | 0x80, n >> 7
 _MORE: Final = tuple(bytes((n & 0x7F | 0x80, n >> 7 | 0x80)) for n in range(_SHORT_END))
 """Whole numbers of up to 14 bits, and the first 14 bits of longer ones. Looked up, because computing them
 byte by byte costs three times as much."""
+_MORE_FOLLOW: Final = 128
+"""A byte of a number from here on is not its last."""
 
 EMPTY_HEADER: Final = b"\x0a\x00"
 """Field 1 of a response: a header that is present and says nothing (an inner transaction's)."""
@@ -150,3 +152,22 @@ def delete_range_response(deleted: int, previous: list[bytes]) -> bytes:
 def txn_response(succeeded: bool, responses: list[bytes]) -> bytes:
     """The body of a TxnResponse; each response is a serialized ResponseOp."""
     return (b"\x10\x01" if succeeded else b"") + repeated_bytes_field(3, responses)
+
+
+def plain_put(data: bytes) -> tuple[bytes, bytes] | None:
+    """Key and value of a serialized PutRequest with these two and nothing else, as nearly all are; None for
+    any other, and for what is longer than two bytes can say."""
+    try:
+        key_end, value_size = data[1] + 2, data[data[1] + 3]
+        start = key_end + 2
+        if value_size >= _MORE_FOLLOW:
+            upper = data[start]
+            if upper >= _MORE_FOLLOW:
+                return None
+            value_size += (upper - 1) << 7
+            start += 1
+        if data[0] != 0x0A or data[key_end] != 0x12 or not 2 < key_end < 2 + _MORE_FOLLOW or not value_size:
+            return None
+    except IndexError:
+        return None
+    return (data[2:key_end], data[start:]) if start + value_size == len(data) else None

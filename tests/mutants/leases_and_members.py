@@ -110,6 +110,18 @@ MUTANTS = (
         (_ALARMS + "::test_without_space_puts_are_refused_and_all_else_goes_on",),
     ),
     Mutant(
+        "without space, a put of key and value alone is taken",
+        "S6",
+        (Edit(_MACHINE + "machine.py", " and not alarms.no_space and", " and"),),
+        (_ALARMS + "::test_without_space_puts_are_refused_and_all_else_goes_on",),
+    ),
+    Mutant(
+        "a corrupt cluster takes a put of key and value alone",
+        "S20",
+        (Edit(_MACHINE + "machine.py", " and not alarms.corrupt:", ":"),),
+        (_ALARMS + "::test_a_corrupt_cluster_refuses_every_write_and_still_reads",),
+    ),
+    Mutant(
         "without space, transactions with a put are taken",
         "S6",
         (

@@ -25,6 +25,8 @@ from etcray_storage.types import MemberId
 from .machine_driver import MachineDriver
 
 PUT = PutRequest(key=b"a")
+PLAIN_PUT = PutRequest(key=b"a", value=b"1")
+"""One that has a shorter way through the machine, as nearly all have."""
 TXN_WITH_PUT = TxnRequest(failure=[RequestOp(request_txn=TxnRequest(success=[RequestOp(request_put=PUT)]))])
 
 
@@ -72,6 +74,7 @@ def test_without_space_puts_are_refused_and_all_else_goes_on() -> None:
     driver.put(b"c")
     alarm(driver, AlarmRequest.ACTIVATE, 11, NOSPACE)
     assert driver.error(PUT) == errors.NO_SPACE.number
+    assert driver.error(PLAIN_PUT) == errors.NO_SPACE.number
     assert driver.error(TXN_WITH_PUT) == errors.NO_SPACE.number
     assert driver.delete(b"b").deleted == 1
     delete = RequestOp(request_delete_range=DeleteRangeRequest(key=b"c"))
@@ -87,15 +90,16 @@ def test_without_space_puts_are_refused_and_all_else_goes_on() -> None:
 
 @pytest.mark.parametrize(
     "request_",
-    [PUT, DeleteRangeRequest(key=b"a"), TxnRequest(), TXN_WITH_PUT, CompactionRequest(revision=1)],
+    [PUT, PLAIN_PUT, DeleteRangeRequest(key=b"a"), TxnRequest(), TXN_WITH_PUT, CompactionRequest(revision=1)],
 )
 def test_a_corrupt_cluster_refuses_every_write_and_still_reads(
     request_: PutRequest | DeleteRangeRequest | TxnRequest | CompactionRequest,
 ) -> None:
     driver = MachineDriver()
     driver.put(b"b")
-    alarm(driver, AlarmRequest.ACTIVATE, 11, NOSPACE)
     alarm(driver, AlarmRequest.ACTIVATE, 11, CORRUPT)
+    assert driver.error(request_) == errors.CORRUPT.number
+    alarm(driver, AlarmRequest.ACTIVATE, 11, NOSPACE)
     assert driver.error(request_) == errors.CORRUPT.number
     assert driver.read(RangeRequest(key=b"b")).count == 1
 

@@ -10,6 +10,7 @@ from etcray_storage import wire
 from etcray_storage.proto.kv_pb2 import KeyValue
 from etcray_storage.proto.rpc_pb2 import (
     DeleteRangeResponse,
+    PutRequest,
     PutResponse,
     RangeResponse,
     ResponseHeader,
@@ -89,3 +90,39 @@ def test_response_bodies_are_what_protobuf_writes() -> None:
 
 def test_an_empty_header_is_present() -> None:
     assert TxnResponse.FromString(wire.EMPTY_HEADER).HasField("header")
+
+
+SIZES = st.sampled_from([1, 2, 127, 128, 129, 255, 256, 16383, 16384, 16385])
+
+
+@given(SIZES, SIZES)
+def test_a_plain_put_is_read_without_protobuf(key_bytes: int, value_bytes: int) -> None:
+    request = PutRequest(key=b"k" * key_bytes, value=b"v" * value_bytes)
+    is_short = key_bytes < 128 and value_bytes < 16384
+    assert wire.plain_put(request.SerializeToString()) == ((request.key, request.value) if is_short else None)
+
+
+FIELDS = st.one_of(
+    st.builds(lambda key: b"\x0a" + wire.varint(len(key)) + key, st.binary(max_size=140)),
+    st.builds(lambda value: b"\x12" + wire.varint(len(value)) + value, st.binary(max_size=300)),
+    st.builds(lambda n, value: bytes((0x12, n, *value)), st.integers(0, 255), st.binary(max_size=300)),
+    st.builds(lambda tag, n: bytes((tag,)) + wire.varint(n), st.sampled_from([0x18, 0x20, 0x28]), INT64),
+    st.binary(max_size=6),
+    st.sampled_from([b"\x12\x81\x80\x00v", b"\x12\x83\x00abc", b"\x12\xff\x7f" + b"v" * 16383]),
+)
+
+
+@given(st.lists(FIELDS, max_size=4).map(b"".join))
+def test_what_is_read_as_a_plain_put_is_one(data: bytes) -> None:
+    plain = wire.plain_put(data)
+    if plain is not None:
+        assert PutRequest.FromString(data) == PutRequest(key=plain[0], value=plain[1])
+
+
+def test_a_number_that_is_longer_than_it_must_be_hides_nothing() -> None:
+    """The size of the value says 1 in three bytes. Read as two bytes it would be 16,385, all there is."""
+    rest = b"\x1a" + wire.varint(16380) + b"x" * 16380
+    data = b"\x0a\x01k\x12\x81\x80\x00v" + rest
+    assert PutRequest.FromString(data).value == b"v"
+    assert len(data) - len(b"\x0a\x01k\x12\x81\x80") == 16385
+    assert wire.plain_put(data) is None

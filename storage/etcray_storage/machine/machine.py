@@ -11,7 +11,7 @@ the same one, so skipping the entry would be worse than stopping.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from google.protobuf.message import DecodeError
@@ -66,7 +66,9 @@ from etcray_storage.proto.rpc_pb2 import (
     TxnRequest,
 )
 from etcray_storage.types import Entry, EntryKind, Index, MemberId, Membership, Term
+from etcray_storage.wire import plain_put
 
+_PUT: Final = int(CommandKind.PUT)
 _SESSION_MAX = (1 << 64) - 1
 _TXN_OPS_UNLIMITED = REQUEST_BYTES_MAX
 """An operation takes at least a byte. The gateway's limit is not checked again: it may be set
@@ -226,9 +228,13 @@ class StateMachine:
         revisions: list[int] = []
         numbers: list[int] = []
         bodies: list[bytes] = []
-        store, commands = self._store, self._commands
+        store, commands, alarms, time_ms = self._store, self._commands, self._alarms, self._clock.time_ms
         for kind, data in zip(batch.kinds, batch.requests, strict=True):
-            if kind in RECONFIGURATIONS:
+            plain = plain_put(data) if kind == _PUT else None
+            if plain is not None and not alarms.no_space and not alarms.corrupt:
+                store.put_alone(*plain, time_ms)
+                number, body = 0, b""  # and there is nothing more to say: as `_put` would answer
+            elif kind in RECONFIGURATIONS:
                 number, body = self._reconfigure(kind, data)
             else:
                 number, body = _execute(commands, kind, data)
@@ -334,14 +340,11 @@ class StateMachine:
     # --- handlers -----------------------------------------------------------------------------
     def _put(self, request: PutRequest) -> bytes:
         self._refuse_write(needs_space=True)
-        store, lease = self._store, request.lease
-        # No other put can fail these checks, and most puts are such others.
-        if lease or request.ignore_value or request.ignore_lease or not request.key:
-            validate.check_put(request)
-            check_put_applies(store, self.leases, request)
-        store.begin(self._clock.time_ms)
-        body = execute_put(store, request)
-        store.end()
+        validate.check_put(request)
+        check_put_applies(self._store, self.leases, request)
+        self._store.begin(self._clock.time_ms)
+        body = execute_put(self._store, request)
+        self._store.end()
         return body
 
     def _delete_range(self, request: DeleteRangeRequest) -> bytes:

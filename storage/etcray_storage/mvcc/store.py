@@ -126,6 +126,14 @@ class Store:
         self._rows.append(tuple.__new__(RevisionRow, row))
         self._sub += 1
 
+    def put_alone(self, key: bytes, value: bytes, time_ms: int) -> None:
+        """A change that is one put without a lease: `begin`, `put` and `end`."""
+        assert self._sub == 0, f"revision {self.revision + 1} is still open"
+        self._time_ms = time_ms
+        self.put(key, value, 0)
+        self.revision += 1
+        self._sub = 0
+
     def delete(self, key: bytes, range_end: bytes) -> int:
         """Delete a key (empty `range_end`) or a range; returns how many keys there were."""
         main = self.revision + 1
