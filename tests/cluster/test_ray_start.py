@@ -76,9 +76,12 @@ def test_an_actor_that_cannot_be_created_says_why() -> None:
 
 @pytest.mark.cluster
 @pytest.mark.filterwarnings("default")
-def test_members_and_gateways_have_the_allocator_that_ray_brings_along(cluster: Cluster) -> None:
+def test_members_and_gateways_run_with_the_settings_of_our_own_ray(cluster: Cluster) -> None:
     status = cluster.status()
     actors = (*status.members, *status.gateways)
     assert len(actors) == 4
     for actor in actors:
-        assert "libjemalloc" in Path(f"/proc/{actor.process_id}/maps").read_text()
+        process = Path(f"/proc/{actor.process_id}")
+        assert "libjemalloc" in (process / "maps").read_text()
+        inline = f"RAY_max_direct_call_object_size={ray_runtime.INLINE_BYTES}"
+        assert inline.encode() in (process / "environ").read_bytes().split(b"\0")
