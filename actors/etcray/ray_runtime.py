@@ -31,9 +31,9 @@ from etcray.processes import descendants, wait_until_gone
 from etcray.spec import RAY_NAMESPACE
 
 OBJECT_STORE_BYTES: Final = 200 * 1024 * 1024
-"""Only what is larger than `INLINE_BYTES` passes through it: answers with very much in them."""
+"""Only what is larger than `INLINE_BYTES` passes through it: ranges with much in them, several appends."""
 INLINE_BYTES: Final = 4 * 1024 * 1024
-"""An argument or an answer of up to this size travels in the call's own message; all batches of puts do."""
+"""An argument or an answer of up to this size travels in the call's own message; every usual batch does."""
 
 REACH_SECONDS: Final = 5.0
 SOCKET_PATH_MAX: Final = 107

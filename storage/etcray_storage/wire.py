@@ -6,6 +6,8 @@ fields, and so serialized messages, may be concatenated in any order. That is al
 body travels without its header: whoever answers puts `response_header` in front.
 
 As in proto3, a field with its default value is not written.
+
+One request is read by hand, too: `plain_put`, of which there are more than of all others.
 """
 
 from __future__ import annotations
